@@ -1,0 +1,1 @@
+"""Connecting to a cluster: its clock, its API, watching, templates and settings."""

@@ -1,0 +1,145 @@
+"""The clock of a cluster: one event loop that everything waits and measures by.
+
+This is the one module that makes a loop and asks the machine for the time. A real cluster has
+an ordinary loop, alive in a thread while pytest runs; the embedded cluster shares a loop with
+the harness whose time is virtual (`clock_loop`) and goes on only while somebody waits for it.
+Everybody else asks `asyncio.get_running_loop().time()`, in seconds, and waits with
+`asyncio.sleep` and `asyncio.timeout`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import datetime
+import signal
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from types import FrameType
+from typing import Any, Protocol, TypeVar
+
+from pytest_kvscale.cluster.clock_loop import ClockStuckError, VirtualLoop
+
+__all__ = ["Clock", "ClockStuckError", "RealClock", "VirtualClock", "VirtualLoop", "utc_now"]
+
+T = TypeVar("T")
+
+
+def utc_now() -> datetime.datetime:
+    """The machine's date and time (UTC), for run ids and file stamps; never for measuring."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+class Clock(Protocol):
+    """A loop, and the way to wait for its work from ordinary functions."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for the work and return its result.
+
+        On the first Ctrl-C the work is cancelled and given the time to clean up, then
+        `KeyboardInterrupt` is raised; on the second it is raised at once.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the loop; what still runs in it is cancelled."""
+        ...
+
+
+class VirtualClock:
+    """A clock whose time is virtual and goes on only inside `run`."""
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop = VirtualLoop(time.monotonic)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """See `Clock.run`."""
+        task = self.loop.create_task(work)
+        with _ctrl_c_cancels(task, self.loop):
+            return self.loop.run_until_complete(task)
+
+    def close(self) -> None:
+        """See `Clock.close`."""
+        if not self.loop.is_closed():
+            self.loop.run_until_complete(_cancel_the_rest())
+            self.loop.close()
+
+
+class RealClock:
+    """A clock that goes at the wall's pace, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._work, name="kvscale-loop", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """See `Clock.run`."""
+        result: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        async def guarded() -> None:
+            try:
+                result.set_result(await work)
+            except BaseException as problem:
+                result.set_exception(problem)
+                if not isinstance(problem, Exception | asyncio.CancelledError):
+                    raise
+
+        task = asyncio.run_coroutine_threadsafe(_as_task(guarded()), self.loop).result()
+        with _ctrl_c_cancels(task, self.loop):
+            return result.result()
+
+    def close(self) -> None:
+        """See `Clock.close`."""
+        if not self.loop.is_closed():
+            asyncio.run_coroutine_threadsafe(_cancel_the_rest(), self.loop).result()
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join()
+            self.loop.close()
+
+
+@contextlib.contextmanager
+def _ctrl_c_cancels(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Let the first Ctrl-C cancel the task, so that no other task of the loop is torn apart."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    count = 0
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        if count > 1:
+            signal.default_int_handler(number, frame)
+        loop.call_soon_threadsafe(task.cancel)
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    except (asyncio.CancelledError, concurrent.futures.CancelledError):
+        if not count:
+            raise
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if count:
+        raise KeyboardInterrupt
+
+
+async def _as_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    return asyncio.create_task(work)
+
+
+async def _cancel_the_rest() -> None:
+    rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)

@@ -1,0 +1,74 @@
+"""`python -m pytest_kvscale.sim`: the embedded cluster alone, at the wall's pace."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+from pathlib import Path
+
+from pytest_kvscale.errors import ConfigurationError
+from pytest_kvscale.sim import profile
+from pytest_kvscale.sim.clock import this_moment
+from pytest_kvscale.sim.cluster import EmbeddedCluster
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run until interrupted; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m pytest_kvscale.sim", description=__doc__)
+    parser.add_argument(
+        "--profile", default="blog-2021", metavar="NAME|FILE",
+        help=f"hardware, versions and times: a file or one of {', '.join(profile.names())}",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve on")
+    parser.add_argument("--port", type=int, default=0, help="port to serve on (0: any free one)")
+    parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="write a kubeconfig here")
+    options = parser.parse_args(arguments)
+    try:
+        chosen = profile.load(options.profile)
+    except ConfigurationError as problem:
+        print(f"error: {problem}", file=sys.stderr)  # noqa: T201 - a command's output
+        return 4
+    return asyncio.run(_serve(chosen, options))
+
+
+async def _serve(chosen: profile.Profile, options: argparse.Namespace) -> int:
+    cluster = EmbeddedCluster(chosen, options.profile, options.seed, this_moment())
+    try:
+        url = await cluster.start(options.host, options.port)
+    except OSError as problem:
+        where = f"{options.host}:{options.port}"
+        print(f"error: cannot serve on {where}: {problem.strerror}", file=sys.stderr)  # noqa: T201
+        await cluster.stop()
+        return 4
+    if options.kubeconfig is not None:
+        cluster.write_kubeconfig(options.kubeconfig)
+    print(f"serving an embedded cluster (SIMULATED, {options.profile}) on {url}", flush=True)  # noqa: T201
+    stop = asyncio.get_running_loop().create_future()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, _finish, stop)
+    failure = asyncio.ensure_future(_failed(cluster))
+    await asyncio.wait((stop, failure), return_when=asyncio.FIRST_COMPLETED)
+    problem = failure.exception() if failure.done() else None
+    failure.cancel()
+    await cluster.stop()
+    if problem is not None:
+        print(f"error: {problem}", file=sys.stderr)  # noqa: T201
+        return 3
+    return 0
+
+
+def _finish(stop: asyncio.Future[None]) -> None:
+    with contextlib.suppress(asyncio.InvalidStateError):
+        stop.set_result(None)
+
+
+async def _failed(cluster: EmbeddedCluster) -> None:
+    await asyncio.shield(cluster.team.failure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

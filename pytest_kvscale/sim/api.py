@@ -1,0 +1,401 @@
+"""What the embedded API does with a request, once it is known who asks for what.
+
+Everything happens at one moment; how long a request takes is the callers' business (the HTTP
+server's for clients, the players' client's for players). Admission, the mutating and validating
+webhooks, is a function given per kind.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from pytest_kvscale.sim import errors, patch, selectors
+from pytest_kvscale.sim.clock import Calendar
+from pytest_kvscale.sim.draws import Draws
+from pytest_kvscale.sim.errors import Object
+from pytest_kvscale.sim.resources import EVENTS, NAMESPACES, PODS, Resource
+from pytest_kvscale.sim.store import Store, Stored, Watch
+
+Admission = Callable[[Object], Object]
+"""Takes an object that is to be created, returns it as it shall be, or raises `StatusError`."""
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """A part of a list: encoded objects, the version they stand at, and where to go on."""
+
+    items: list[Stored]
+    version: int
+    proceed: str = ""
+    remaining: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """Which objects a list, watch or deletecollection is about."""
+
+    namespace: str = ""
+    labels: str = ""
+    fields: str = ""
+
+
+class Api:
+    """The operations of the API on one store."""
+
+    def __init__(self, store: Store, calendar: Calendar, draws: Draws) -> None:
+        self.store = store
+        self.calendar = calendar
+        self._draws = draws
+        self.admission: dict[Resource, Admission] = {}
+
+    # Reading --------------------------------------------------------------------------------
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Stored:
+        """The object of that name; 404 if there is none."""
+        stored = self.store.get(resource, namespace, name)
+        if stored is None:
+            raise errors.not_found(resource, name)
+        return stored
+
+    def list(
+        self,
+        resource: Resource,
+        query: Query,
+        limit: int = 0,
+        proceed: str = "",
+        version: str = "",
+        exact: bool = False,
+    ) -> Page:
+        """The objects a query means, at most `limit` of them, from `proceed` on."""
+        wanted = self._version(version)
+        if wanted > self.store.version:
+            raise errors.too_large_version(wanted, self.store.version)
+        if exact and 0 < wanted < self.store.version:
+            raise errors.expired(f"The resourceVersion {wanted} for the provided list is too old.")
+        after, at = self._decode_continue(proceed) if proceed else (("", ""), self.store.version)
+        matches = self._matcher(resource, query)
+        items = [
+            stored
+            for stored in self.store.all(resource, query.namespace)
+            if self._key(stored.obj) > after and matches(stored.obj)
+        ]
+        if not limit or len(items) <= limit:
+            return Page(items, at)
+        token = self._encode_continue(self._key(items[limit - 1].obj), at)
+        remaining = None if query.labels or query.fields else len(items) - limit
+        return Page(items[:limit], at, token, remaining)
+
+    def watch(self, resource: Resource, query: Query, since: int | None) -> Watch:
+        """The changes a query means, after a version (None: first all there is, as ADDED)."""
+        if since is not None and since > self.store.version:
+            raise errors.too_large_version(since, self.store.version)
+        return self.store.watch(resource, since, self._matcher(resource, query))
+
+    # Writing --------------------------------------------------------------------------------
+
+    def create(
+        self, resource: Resource, namespace: str, obj: Object, dry_run: bool = False
+    ) -> Object:
+        """Make a new object."""
+        self._check_type(resource, obj)
+        metadata = dict(obj.get("metadata") or {})
+        if resource.namespaced:
+            if metadata.get("namespace", namespace) != namespace:
+                raise errors.bad_request(
+                    "the namespace of the provided object does not match the namespace sent on "
+                    "the request"
+                )
+            metadata["namespace"] = namespace
+        if not metadata.get("name") and metadata.get("generateName"):
+            base = metadata["generateName"]
+            nth = self._draws.nth("generate", resource.plural, base)
+            metadata["name"] = base + self._draws.suffix(resource.plural, base, nth)
+        name = metadata.get("name") or ""
+        self._check_name(resource, name)
+        if resource.namespaced:
+            self._check_namespace(resource, namespace, name)
+        if self.store.get(resource, namespace, name) is not None:
+            raise errors.already_exists(resource, name)
+        nth = self._draws.nth("create", resource.plural, name)
+        metadata["uid"] = self._draws.uid(resource.plural, name, nth)
+        metadata["creationTimestamp"] = self.calendar.stamp()
+        for key in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"):
+            metadata.pop(key, None)
+        if resource.generation:
+            metadata["generation"] = 1
+        obj = {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
+        obj["metadata"] = metadata
+        if resource.status_subresource and resource is not NAMESPACES and resource.custom:
+            obj.pop("status", None)
+        admit = self.admission.get(resource)
+        if admit is not None:
+            obj = admit(obj)
+        return obj if dry_run else self.store.put(resource, obj)
+
+    def replace(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        obj: Object,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Object:
+        """Put another object in the place of one that is there."""
+        self._check_type(resource, obj)
+        metadata = obj.get("metadata") or {}
+        if metadata.get("name", name) != name:
+            raise errors.bad_request(
+                f"the name of the object ({metadata['name']}) does not match the name on the URL "
+                f"({name})"
+            )
+        if resource.namespaced and metadata.get("namespace", namespace) != namespace:
+            raise errors.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the "
+                "request"
+            )
+        return self._write(resource, self.get(resource, namespace, name), obj, subresource, dry_run)
+
+    def patch(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        change: Any,
+        media_type: str,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Object:
+        """Change a part of an object."""
+        stored = self.get(resource, namespace, name)
+        changed = patch.apply(resource, stored.obj, change, media_type)
+        return self._write(resource, stored, changed, subresource, dry_run)
+
+    def delete(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        options: Object | None = None,
+        dry_run: bool = False,
+    ) -> tuple[Object, bool]:
+        """Delete an object, or mark it as to be deleted; returns it and whether it is gone."""
+        stored = self.get(resource, namespace, name)
+        options = options or {}
+        expected = options.get("preconditions") or {}
+        held = stored.obj["metadata"]
+        for key, word in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+            if expected.get(key) not in (None, held[key]):
+                raise errors.conflict(
+                    resource,
+                    name,
+                    f"Precondition failed: {word} in precondition: {expected[key]}, "
+                    f"{word} in object meta: {held[key]}",
+                )
+        if dry_run:
+            return stored.obj, False
+        grace = self._grace(resource, stored.obj, options)
+        obj = stored.obj
+        if grace or held.get("finalizers") or resource in (NAMESPACES, PODS):
+            obj = self._mark(resource, obj, grace)
+            if grace or held.get("finalizers") or resource is NAMESPACES:
+                return obj, False
+        return self.store.remove(resource, obj), True
+
+    def delete_collection(
+        self, resource: Resource, query: Query, options: Object | None = None, dry_run: bool = False
+    ) -> Page:
+        """Delete all objects a query means; returns them."""
+        page = self.list(resource, query)
+        for stored in page.items:
+            namespace, name = self._key(stored.obj)
+            self.delete(resource, namespace, name, options, dry_run)
+        return page
+
+    # The rules of writing -------------------------------------------------------------------
+
+    def _write(
+        self, resource: Resource, stored: Stored, wanted: Object, subresource: str, dry_run: bool
+    ) -> Object:
+        old, new = stored.obj, dict(wanted)
+        held, given = old["metadata"], dict(new.get("metadata") or {})
+        if given.get("resourceVersion") not in (None, "", held["resourceVersion"]):
+            raise errors.conflict(resource, held["name"])
+        if given.get("uid") not in (None, "", held["uid"]):
+            raise errors.conflict(
+                resource,
+                held["name"],
+                f"Precondition failed: UID in precondition: {given['uid']}, UID in object meta: "
+                f"{held['uid']}",
+            )
+        for key in _SYSTEM_METADATA:
+            given.pop(key, None)
+            if key in held:
+                given[key] = held[key]
+        if subresource == "status":
+            metadata = {**held, **{k: given[k] for k in ("labels", "annotations") if k in given}}
+            new = {**old, "metadata": held if resource.custom else metadata}
+            if "status" in wanted:
+                new["status"] = wanted["status"]
+        else:
+            new = {**new, "apiVersion": old["apiVersion"], "kind": old["kind"], "metadata": given}
+            if resource.status_subresource:
+                new.pop("status", None)
+                if "status" in old:
+                    new["status"] = old["status"]
+        if resource.generation and self._counts(resource, old, new):
+            new["metadata"] = {**new["metadata"], "generation": held.get("generation", 1) + 1}
+        if old == new:
+            return old
+        if dry_run:
+            return new
+        metadata = new["metadata"]
+        if (
+            "deletionTimestamp" in metadata
+            and not metadata.get("finalizers")
+            and held.get("finalizers")
+            and resource is not NAMESPACES
+        ):
+            # Its watchers see it as it was last stored, the writer as it would have been.
+            gone = self.store.remove(resource, old)
+            version = gone["metadata"]["resourceVersion"]
+            return {**new, "metadata": {**metadata, "resourceVersion": version}}
+        return self.store.put(resource, new)
+
+    @staticmethod
+    def _counts(resource: Resource, old: Object, new: Object) -> bool:
+        """Whether a change counts as a new generation."""
+        skip = {"metadata"} | ({"status"} if resource.status_subresource else set())
+        fields = (old.keys() | new.keys()) - skip
+        return any(old.get(field) != new.get(field) for field in fields)
+
+    def _grace(self, resource: Resource, obj: Object, options: Object) -> int:
+        if resource is not PODS:
+            return 0
+        spec = obj.get("spec") or {}
+        grace = options.get("gracePeriodSeconds", spec.get("terminationGracePeriodSeconds", 30))
+        finished = (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+        return 0 if finished or not spec.get("nodeName") else max(0, int(grace))
+
+    def _mark(self, resource: Resource, obj: Object, grace: int) -> Object:
+        """Set the deletion timestamp; whoever holds the object (finalizer, kubelet) ends it."""
+        metadata = dict(obj["metadata"])
+        shorter = grace < metadata.get("deletionGracePeriodSeconds", 0)
+        if "deletionTimestamp" in metadata and not shorter:
+            return obj
+        metadata["deletionTimestamp"] = self.calendar.stamp(grace)
+        if resource is not NAMESPACES:
+            metadata["deletionGracePeriodSeconds"] = grace
+        if resource.generation:
+            metadata["generation"] = metadata.get("generation", 1) + 1
+        marked = {**obj, "metadata": metadata}
+        if resource is NAMESPACES:
+            marked["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
+        return self.store.put(resource, marked)
+
+    # Checks ---------------------------------------------------------------------------------
+
+    @staticmethod
+    def _check_type(resource: Resource, obj: Object) -> None:
+        kind, version = obj.get("kind"), obj.get("apiVersion")
+        if kind not in (None, "", resource.kind):
+            raise errors.bad_request(
+                f"{kind} in version {version!r} cannot be handled as a {resource.kind}: "
+                "no kind is registered for the type"
+            )
+        if version not in (None, "", resource.api_version):
+            raise errors.bad_request(
+                f"the API version in the data ({version}) does not match the expected API "
+                f"version ({resource.api_version})"
+            )
+        if not isinstance(obj.get("metadata") or {}, dict):
+            raise errors.bad_request("metadata must be an object")
+
+    @staticmethod
+    def _check_name(resource: Resource, name: str) -> None:
+        if not name:
+            missing = "Required value: name or generateName is required"
+            raise errors.invalid(
+                resource, "", [errors.cause("FieldValueRequired", "metadata.name", missing)]
+            )
+        pattern, word = (
+            (_LABEL, "label") if resource in (NAMESPACES,) else (_NAME, "subdomain")
+        )
+        longest = 63 if pattern is _LABEL else 253
+        if resource is EVENTS or (len(name) <= longest and pattern.fullmatch(name)):
+            return
+        text = (
+            f'Invalid value: "{name}": a lowercase RFC 1123 {word} must consist of lower case '
+            "alphanumeric characters, '-' or '.', and must start and end with an alphanumeric "
+            f"character (regex used for validation is '{pattern.pattern}')"
+        )
+        raise errors.invalid(
+            resource, name, [errors.cause("FieldValueInvalid", "metadata.name", text)]
+        )
+
+    def _check_namespace(self, resource: Resource, namespace: str, name: str) -> None:
+        stored = self.store.get(NAMESPACES, "", namespace)
+        if stored is None:
+            raise errors.not_found(NAMESPACES, namespace)
+        if "deletionTimestamp" in stored.obj["metadata"]:
+            text = f"namespace {namespace} is being terminated"
+            raise errors.forbidden(
+                resource,
+                name,
+                f"unable to create new content in namespace {namespace} because it is being "
+                "terminated",
+                [errors.cause("NamespaceTerminating", "metadata.namespace", text)],
+            )
+
+    @staticmethod
+    def _matcher(resource: Resource, query: Query) -> selectors.Matcher:
+        namespace = query.namespace
+        parts: list[selectors.Matcher] = []
+        if namespace:
+            parts.append(lambda obj: obj["metadata"].get("namespace") == namespace)
+        if query.labels:
+            parts.append(selectors.labels(query.labels))
+        if query.fields:
+            parts.append(selectors.fields(query.fields, resource))
+        if len(parts) == 1:
+            return parts[0]
+        return lambda obj: all(part(obj) for part in parts)
+
+    @staticmethod
+    def _version(text: str) -> int:
+        if not text:
+            return 0
+        if not text.isdecimal():
+            raise errors.bad_request(f"invalid resource version {text!r}: not a number")
+        return int(text)
+
+    @staticmethod
+    def _key(obj: Object) -> tuple[str, str]:
+        return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+    @staticmethod
+    def _encode_continue(key: tuple[str, str], version: int) -> str:
+        return base64.urlsafe_b64encode(json.dumps([*key, version]).encode()).decode()
+
+    @staticmethod
+    def _decode_continue(token: str) -> tuple[tuple[str, str], int]:
+        try:
+            namespace, name, version = json.loads(base64.urlsafe_b64decode(token))
+            return (str(namespace), str(name)), int(version)
+        except (ValueError, TypeError):
+            raise errors.bad_request("continue key is not valid: it was not issued here") from None
+
+
+_SYSTEM_METADATA = (
+    "name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation",
+    "deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "selfLink",
+)  # fmt: skip
+

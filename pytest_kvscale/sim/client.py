@@ -1,0 +1,176 @@
+"""The one way the players act: a small client of the embedded API, with its own rate limit.
+
+It does what client-go does for a real controller: it waits for its token, takes the time a
+request takes, and tells listeners of every change. Objects it hands out are shared and must not
+be changed; `patch.merge` makes changed copies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Callable
+from typing import Any
+
+from pytest_kvscale.sim.api import Api
+from pytest_kvscale.sim.draws import Draws
+from pytest_kvscale.sim.errors import Object
+from pytest_kvscale.sim.latency import Latency
+from pytest_kvscale.sim.patch import MERGE_PATCH, STRATEGIC_MERGE_PATCH
+from pytest_kvscale.sim.profile import RateLimit
+from pytest_kvscale.sim.resources import EVENTS, PODS, Resource
+from pytest_kvscale.sim.store import Event
+
+Requests = collections.Counter[tuple[str, str, str, int]]
+
+
+class RateLimiter:
+    """A token bucket; those who wait are served in the order they came."""
+
+    def __init__(self, limit: RateLimit) -> None:
+        self.limit = limit
+        self._tokens = float(limit.burst)
+        self._at: float | None = None
+
+    def change(self, limit: RateLimit) -> None:
+        """Set another limit; it is in force at once, with a full bucket, as in KubeVirt."""
+        if limit != self.limit:
+            self.limit = limit
+            self._tokens = float(limit.burst)
+
+    async def wait(self) -> float:
+        """Wait for a token; returns the seconds that took."""
+        now = asyncio.get_running_loop().time()
+        if self._at is not None:
+            gained = (now - self._at) * self.limit.qps
+            self._tokens = min(float(self.limit.burst), self._tokens + gained)
+        self._at = now
+        self._tokens -= 1
+        if self._tokens >= 0:
+            return 0.0
+        seconds = -self._tokens / self.limit.qps
+        await asyncio.sleep(seconds)
+        return seconds
+
+
+class Client:
+    """One component's access to the API."""
+
+    def __init__(
+        self, api: Api, latency: Latency, draws: Draws, component: str, limit: RateLimit
+    ) -> None:
+        self.api = api
+        self.component = component
+        self.limiter = RateLimiter(limit)
+        self.requests: Requests = collections.Counter()
+        self._latency = latency
+        self._draws = draws
+
+    def stamp(self) -> str:
+        """The date, as objects have it."""
+        return self.api.calendar.stamp()
+
+    def listen(self, resource: Resource, listener: Callable[[Event], None]) -> None:
+        """Call the listener with every change of a kind (at first: all that is there)."""
+        self.api.store.listen(resource, listener)
+
+    async def create(self, resource: Resource, namespace: str, obj: Object) -> Object:
+        """Make an object."""
+        name = obj["metadata"].get("name") or obj["metadata"].get("generateName", "")
+        await self._request("create", resource, name)
+        return self.api.create(resource, namespace, obj)
+
+    async def update(self, resource: Resource, obj: Object, status: bool = False) -> Object:
+        """Replace an object by a changed copy of it; 409 if it was changed meanwhile."""
+        metadata = obj["metadata"]
+        await self._request("update", resource, metadata["name"])
+        namespace, sub = metadata.get("namespace", ""), "status" if status else ""
+        return self.api.replace(resource, namespace, metadata["name"], obj, sub)
+
+    async def patch(
+        self, resource: Resource, obj: Object, change: Object, status: bool = False
+    ) -> Object:
+        """Merge a change into an object, whatever its version.
+
+        Built-in kinds join lists by their keys (conditions by type), so that two writers of
+        conditions do not undo each other; custom ones replace them.
+        """
+        metadata = obj["metadata"]
+        media_type = MERGE_PATCH if resource.custom else STRATEGIC_MERGE_PATCH
+        await self._request("patch", resource, metadata["name"])
+        namespace, sub = metadata.get("namespace", ""), "status" if status else ""
+        return self.api.patch(resource, namespace, metadata["name"], change, media_type, sub)
+
+    async def delete(self, resource: Resource, obj: Object, grace: int | None = None) -> None:
+        """Delete exactly this object (its uid is a precondition)."""
+        metadata = obj["metadata"]
+        await self._request("delete", resource, metadata["name"])
+        options: Object = {"preconditions": {"uid": metadata["uid"]}}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        self.api.delete(resource, metadata.get("namespace", ""), metadata["name"], options)
+
+    async def bind(self, pod: Object, node: str, condition: Object) -> Object:
+        """Bind a pod to a node (`pods/binding`), with its PodScheduled condition."""
+        metadata = pod["metadata"]
+        await self._request("create", PODS, metadata["name"])
+        now = self.api.get(PODS, metadata["namespace"], metadata["name"]).obj
+        kept = [
+            each
+            for each in (now.get("status") or {}).get("conditions") or []
+            if each["type"] != condition["type"]
+        ]
+        bound = {
+            **now,
+            "spec": {**now["spec"], "nodeName": node},
+            "status": {**(now.get("status") or {}), "conditions": [*kept, condition]},
+        }
+        return self.api.store.put(PODS, bound)
+
+    async def event(self, about: Object, reason: str, message: str, warning: bool = False) -> None:
+        """Tell of something that happened to an object (`kubectl get events`)."""
+        metadata = about["metadata"]
+        key = (self.component, metadata["name"], reason)
+        suffix = self._draws.suffix("event", *key, self._draws.nth("event", *key))
+        now = self.stamp()
+        event: Object = {
+            "metadata": {"name": f"{metadata['name']}.{suffix}"},
+            "involvedObject": {
+                "kind": about["kind"],
+                "namespace": metadata.get("namespace", ""),
+                "name": metadata["name"],
+                "uid": metadata["uid"],
+                "apiVersion": about["apiVersion"],
+                "resourceVersion": metadata["resourceVersion"],
+            },
+            "reason": reason,
+            "message": message,
+            "source": {"component": self.component},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+            "type": "Warning" if warning else "Normal",
+            "eventTime": None,
+            "reportingComponent": self.component,
+            "reportingInstance": "",
+        }
+        await self.create(EVENTS, metadata.get("namespace") or "default", event)
+
+    async def _request(self, verb: str, resource: Resource, name: str) -> None:
+        self.requests[self.component, verb, resource.plural, 0] += 1
+        await self.limiter.wait()
+        await asyncio.sleep(self._latency.of(verb, resource.plural, name, self.component))
+
+
+def condition_of(obj: Object, kind: str) -> Object | None:
+    """The object's condition of that type, if it has one."""
+    held: list[Any] = (obj.get("status") or {}).get("conditions") or []
+    return next((each for each in held if each["type"] == kind), None)
+
+
+def with_condition(obj: Object, condition: Object) -> list[Object]:
+    """The object's conditions with this one in the place of the one of its type."""
+    held: list[Any] = (obj.get("status") or {}).get("conditions") or []
+    if any(each["type"] == condition["type"] for each in held):
+        return [condition if each["type"] == condition["type"] else each for each in held]
+    return [*held, condition]

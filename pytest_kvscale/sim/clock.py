@@ -1,0 +1,41 @@
+"""The embedded cluster's date: its epoch plus the time of the loop it runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+
+
+def this_moment() -> datetime.datetime:
+    """The machine's date and time (UTC): the epoch of a cluster that runs at the wall's pace."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+class Calendar:
+    """Dates for the loop's time; made at the moment the epoch stands for."""
+
+    def __init__(self, epoch: datetime.datetime) -> None:
+        self._epoch = epoch
+        self._start = asyncio.get_running_loop().time()
+        self._last_second = -1
+        self._last_text = ""
+
+    def elapsed(self) -> float:
+        """Seconds since the epoch of this cluster."""
+        return asyncio.get_running_loop().time() - self._start
+
+    def now(self) -> datetime.datetime:
+        """The cluster's date and time."""
+        return self._epoch + datetime.timedelta(seconds=self.elapsed())
+
+    def stamp(self, ahead: float = 0) -> str:
+        """The date as metav1.Time has it: UTC, whole seconds (cut off, not rounded)."""
+        second = int((self._epoch.timestamp() + self.elapsed()) + ahead)
+        if second != self._last_second:
+            moment = datetime.datetime.fromtimestamp(second, datetime.UTC)
+            self._last_second, self._last_text = second, moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return self._last_text
+
+    def micro_stamp(self) -> str:
+        """The date as metav1.MicroTime has it."""
+        return self.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

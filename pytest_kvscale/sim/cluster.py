@@ -1,0 +1,145 @@
+"""One embedded cluster: its API, its players and its hardware, put together."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import yaml
+
+from pytest_kvscale.sim import discovery
+from pytest_kvscale.sim.api import Api
+from pytest_kvscale.sim.client import Client
+from pytest_kvscale.sim.clock import Calendar
+from pytest_kvscale.sim.draws import Draws
+from pytest_kvscale.sim.latency import Latency
+from pytest_kvscale.sim.machine import Machine
+from pytest_kvscale.sim.players.kubelet import LEASE_NAMESPACE, Kubelet
+from pytest_kvscale.sim.players.namespaces import NamespaceController
+from pytest_kvscale.sim.players.scheduler import Scheduler
+from pytest_kvscale.sim.players.settings import Effective, effective
+from pytest_kvscale.sim.players.team import Team
+from pytest_kvscale.sim.players.virt_api import vmi_admission
+from pytest_kvscale.sim.players.virt_controller import VirtController
+from pytest_kvscale.sim.players.virt_handler import VirtHandler
+from pytest_kvscale.sim.players.virt_operator import VirtOperator
+from pytest_kvscale.sim.profile import Profile, RateLimit
+from pytest_kvscale.sim.resources import NAMESPACES, VMIS
+from pytest_kvscale.sim.server import Server
+from pytest_kvscale.sim.store import Store
+
+_UNLIMITED = RateLimit(qps=1e9, burst=10**9)
+NAMESPACES_AT_START = ("default", "kube-system", LEASE_NAMESPACE)
+
+
+class EmbeddedCluster:
+    """A cluster of this profile; make and start it inside the loop it shall live in.
+
+    `epoch` is its date at the start: the profile's own in virtual time, the machine's date for a
+    cluster that runs at the wall's pace.
+    """
+
+    def __init__(
+        self, profile: Profile, name: str, seed: int, epoch: datetime.datetime | None = None
+    ) -> None:
+        self.profile = profile
+        draws = Draws(seed)
+        calendar = Calendar(epoch or profile.epoch)
+        self.store = Store()
+        self.api = Api(self.store, calendar, draws)
+        self.team = Team()
+        latency = Latency(profile.api, draws)
+        self.server = Server(
+            self.api, latency, discovery.version(profile.versions.kubernetes, name, seed)
+        )
+        self.clients: dict[str, Client] = {}
+        self.url = ""
+        self._draws = draws
+        self._latency = latency
+        self._set_up()
+
+    def _client(self, component: str, limit: RateLimit) -> Client:
+        client = Client(self.api, self._latency, self._draws, component, limit)
+        self.clients[component] = client
+        return client
+
+    def _set_up(self) -> None:
+        profile, team, limits = self.profile, self.team, self.profile.rate_limits
+        self.api.admission[NAMESPACES] = _namespace_admission
+        for name in (*NAMESPACES_AT_START, profile.kubevirt.namespace):
+            self.api.create(NAMESPACES, "", {"metadata": {"name": name}})
+        self.api.admission[VMIS] = vmi_admission(profile, self.api.calendar, self._draws)
+        settings = effective(profile, {"configuration": profile.kubevirt.configuration})
+        NamespaceController(team, self._client("namespace-controller", _UNLIMITED))
+        self._handlers: list[VirtHandler] = []
+        for index in range(profile.node.count):
+            node = profile.node.name if profile.node.count == 1 else f"{profile.node.name}-{index}"
+            machine = Machine(profile, self._draws, index)
+            machine.devices = settings.max_devices
+            kubelet = self._client(f"kubelet-{node}", limits.kubelet)
+            Kubelet(team, kubelet, profile, self._draws, machine, node).register()
+            handler = self._client(f"virt-handler-{node}", settings.rate_limits["handler"])
+            self._handlers.append(
+                VirtHandler(team, handler, profile, self._draws, machine, node)
+            )
+        Scheduler(team, self._client("default-scheduler", limits.scheduler), profile)
+        controller = self._client("virt-controller", settings.rate_limits["controller"])
+        self._controller = VirtController(team, controller, profile, self._draws, settings)
+        operator = self._client("virt-operator", _UNLIMITED)
+        VirtOperator(team, operator, profile, self._limits_changed, self._restarted)
+
+    def _limits_changed(self, settings: Effective) -> None:
+        for component, client in self.clients.items():
+            if component == "virt-controller":
+                client.limiter.change(settings.rate_limits["controller"])
+            elif component.startswith("virt-handler-"):
+                client.limiter.change(settings.rate_limits["handler"])
+
+    def _restarted(self, component: str, settings: Effective) -> None:
+        if component == "virt-controller":
+            self._controller.restart(settings)
+        elif component == "virt-handler":
+            for handler in self._handlers:
+                handler.restart(settings)
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Serve the API; returns its URL."""
+        self.url = await self.server.start(host, port)
+        return self.url
+
+    async def stop(self) -> None:
+        """End the players and the server."""
+        await self.team.stop()
+        await self.server.stop()
+
+    def kubeconfig(self) -> str:
+        """A kubeconfig for this cluster, as YAML."""
+        name = "kvscale-sim"
+        return yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": name, "cluster": {"server": self.url}}],
+                "users": [{"name": name, "user": {}}],
+                "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+                "current-context": name,
+            },
+            sort_keys=False,
+        )
+
+    def write_kubeconfig(self, path: Path) -> None:
+        """Write the kubeconfig, readable for its owner only."""
+        path.touch(mode=0o600)
+        path.write_text(self.kubeconfig(), encoding="utf-8")
+
+
+def _namespace_admission(namespace: dict[str, object]) -> dict[str, object]:
+    metadata = namespace["metadata"]
+    assert isinstance(metadata, dict)
+    labels = {"kubernetes.io/metadata.name": metadata["name"], **(metadata.get("labels") or {})}
+    return {
+        **namespace,
+        "metadata": {**metadata, "labels": labels},
+        "spec": {"finalizers": ["kubernetes"]},
+        "status": {"phase": "Active"},
+    }

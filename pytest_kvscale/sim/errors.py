@@ -1,0 +1,131 @@
+"""The API's refusals: a `Status` body with code, reason, details and causes, as clients expect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_kvscale.sim.resources import Resource
+
+Object = dict[str, Any]
+"""An API object as JSON has it."""
+
+
+class StatusError(Exception):
+    """A request the API refuses; `body` is what the client gets."""
+
+    def __init__(
+        self,
+        code: int,
+        reason: str,
+        message: str,
+        details: Object | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.headers = headers or {}
+        self.body: Object = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": message,
+            "reason": reason,
+            **({"details": details} if details else {}),
+            "code": code,
+        }
+
+
+def cause(reason: str, field: str, message: str) -> Object:
+    """One entry of `details.causes`."""
+    return {"reason": reason, "message": message, "field": field}
+
+
+def _details(resource: Resource, name: str, **more: Any) -> Object:
+    group = {"group": resource.group} if resource.group else {}
+    return {**({"name": name} if name else {}), **group, "kind": resource.plural, **more}
+
+
+def not_found(resource: Resource, name: str) -> StatusError:
+    """404: no such object."""
+    message = f'{resource.full_name} "{name}" not found'
+    return StatusError(404, "NotFound", message, _details(resource, name))
+
+
+def already_exists(resource: Resource, name: str) -> StatusError:
+    """409: an object of this name is there."""
+    message = f'{resource.full_name} "{name}" already exists'
+    return StatusError(409, "AlreadyExists", message, _details(resource, name))
+
+
+def conflict(resource: Resource, name: str, why: str = "") -> StatusError:
+    """409: the object has another version (or uid) than the request expects."""
+    why = why or (
+        "the object has been modified; please apply your changes to the latest version and "
+        "try again"
+    )
+    message = f'Operation cannot be fulfilled on {resource.full_name} "{name}": {why}'
+    return StatusError(409, "Conflict", message, _details(resource, name))
+
+
+def invalid(resource: Resource, name: str, causes: list[Object]) -> StatusError:
+    """422: the object breaks rules; one cause for each broken field."""
+    reasons = [f"{each['field']}: {each['message']}" for each in causes]
+    text = reasons[0] if len(reasons) == 1 else f"[{', '.join(reasons)}]"
+    group = {"group": resource.group} if resource.group else {}
+    named = {"name": name} if name else {}
+    kind = resource.kind + (f".{resource.group}" if resource.group else "")
+    details = {**named, **group, "kind": resource.kind, "causes": causes}
+    return StatusError(422, "Invalid", f'{kind} "{name}" is invalid: {text}', details)
+
+
+def forbidden(
+    resource: Resource, name: str, why: str, causes: list[Object] | None = None
+) -> StatusError:
+    """403: understood and refused."""
+    message = f'{resource.full_name} "{name}" is forbidden: {why}'
+    more = {"causes": causes} if causes else {}
+    return StatusError(403, "Forbidden", message, _details(resource, name, **more))
+
+
+def bad_request(message: str) -> StatusError:
+    """400: the request makes no sense."""
+    return StatusError(400, "BadRequest", message)
+
+
+def expired(message: str, code: int = 410) -> StatusError:
+    """410: that version of the past is no longer kept."""
+    return StatusError(code, "Expired", message)
+
+
+def too_large_version(wanted: int, current: int) -> StatusError:
+    """504: a version that does not exist yet was asked for."""
+    text = f"Too large resource version: {wanted}, current: {current}"
+    details = {
+        "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+        "retryAfterSeconds": 1,
+    }
+    return StatusError(504, "Timeout", f"Timeout: {text}", details, {"Retry-After": "1"})
+
+
+def method_not_allowed() -> StatusError:
+    """405: this path has no such verb."""
+    message = "the server does not allow this method on the requested resource"
+    return StatusError(405, "MethodNotAllowed", message, {})
+
+
+def unsupported_media_type(accepted: list[str]) -> StatusError:
+    """415: a body in a format this request does not take."""
+    message = (
+        "the body of the request was in an unknown format - accepted media types include: "
+        + ", ".join(accepted)
+    )
+    return StatusError(415, "UnsupportedMediaType", message)
+
+
+def too_many_requests(seconds: int, message: str) -> StatusError:
+    """429: come back after so many seconds."""
+    details = {"retryAfterSeconds": seconds}
+    headers = {"Retry-After": str(seconds)}
+    return StatusError(429, "TooManyRequests", message, details, headers)

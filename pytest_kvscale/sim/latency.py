@@ -1,0 +1,28 @@
+"""How long the embedded API takes for a request."""
+
+from __future__ import annotations
+
+from pytest_kvscale.sim.draws import Draws
+from pytest_kvscale.sim.profile import ApiTimes
+
+
+class Latency:
+    """Seconds per request, drawn around the profile's values.
+
+    Every draw is its own, keyed by what is asked for which object: two requests never end at
+    the same moment, so which comes first does not depend on the order they arrived in.
+    """
+
+    def __init__(self, times: ApiTimes, draws: Draws) -> None:
+        self._times = times
+        self._draws = draws
+
+    def of(self, verb: str, plural: str, name: str, caller: str = "") -> float:
+        """Seconds this request takes."""
+        times = self._times
+        base = times.read if verb in ("get", "list", "watch") else times.write
+        if verb == "create" and plural == "virtualmachineinstances":
+            base += times.webhooks
+        key = (caller, verb, plural, name)
+        nth = self._draws.nth("request", *key)
+        return base * self._draws.spread(times.spread, "latency", *key, nth)

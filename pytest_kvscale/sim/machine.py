@@ -1,0 +1,135 @@
+"""A node's hardware: the work of starting VMIs that queues there, its processes and addresses.
+
+This is no API player: kubelet and virt-handler of the node act on it the way the real ones act
+on the runtime and on libvirt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import ipaddress
+from collections.abc import Callable
+
+from pytest_kvscale.sim.draws import Draws
+from pytest_kvscale.sim.profile import Profile, Station
+
+PANIC = (
+    "panic: timed out waiting for domain to be defined\n\n"
+    "goroutine 1 [running]:\nmain.waitForDomainUUID(...)"
+)
+
+
+class StartUp:
+    """A station: work that takes longer the more there is already, first come, first served."""
+
+    def __init__(self, station: Station, draws: Draws, purpose: str) -> None:
+        self._station = station
+        self._draws = draws
+        self._purpose = purpose
+        self._places = asyncio.Semaphore(station.parallel)
+
+    async def work(self, key: str, present: Callable[[], int]) -> None:
+        """Queue, then work; `present` tells how many are there when the work begins."""
+        station = self._station
+        async with self._places:
+            seconds = station.parallel * (station.seconds + station.growth * present())
+            nth = self._draws.nth(self._purpose, key)
+            await asyncio.sleep(
+                seconds * self._draws.spread(station.spread, self._purpose, key, nth)
+            )
+
+
+@dataclasses.dataclass
+class Launcher:
+    """A virt-launcher process and its guest."""
+
+    exited: asyncio.Future[tuple[int, str]]
+    """Exit code and last words."""
+    defined: bool = False
+    """Its domain is defined and runs."""
+
+
+class Machine:
+    """One node's hardware."""
+
+    def __init__(self, profile: Profile, draws: Draws, index: int) -> None:
+        self._times = profile.times
+        self._draws = draws
+        self.sandboxes = 0
+        """Pod sandboxes on the node."""
+        self.devices = 0
+        """What virt-handler's device plugin offers of kvm, tun and vhost-net each."""
+        self.devices_changed: Callable[[], None] = lambda: None
+        self._launchers: dict[str, Launcher] = {}
+        self._sandbox = StartUp(profile.times.sandbox, draws, "sandbox")
+        self._define = StartUp(profile.times.launcher, draws, "launcher")
+        base = int(ipaddress.ip_address("10.244.0.0"))
+        size = 1 << (32 - profile.node.pod_network_prefix)
+        self.network = ipaddress.ip_network((base + index * size, profile.node.pod_network_prefix))
+        self._addresses = [str(address) for address in reversed(list(self.network.hosts()))]
+
+    # Sandboxes and addresses ----------------------------------------------------------------
+
+    async def make_sandbox(self, key: str) -> None:
+        """The runtime's work for one pod: sandbox, network, containers."""
+        await self._sandbox.work(key, lambda: self.sandboxes)
+        self.sandboxes += 1
+
+    def take_address(self) -> str | None:
+        """A pod address, or None if all are taken."""
+        return self._addresses.pop() if self._addresses else None
+
+    def free_address(self, address: str) -> None:
+        """Give an address back."""
+        self._addresses.append(address)
+
+    # Launchers and their guests -------------------------------------------------------------
+
+    def start_launcher(self, pod_uid: str, seconds: float | None) -> Launcher:
+        """Start virt-launcher; it panics if no domain is defined within so many seconds."""
+        loop = asyncio.get_running_loop()
+        launcher = self._launchers[pod_uid] = Launcher(loop.create_future())
+
+        def expire() -> None:
+            if not launcher.defined:
+                self.end_launcher(pod_uid, 2, PANIC)
+
+        if seconds is not None:
+            loop.call_later(seconds, expire)
+        return launcher
+
+    async def define_domain(self, pod_uid: str, name: str) -> bool:
+        """virt-handler's order to start the guest; False if the launcher ended before."""
+        launcher = self._launchers.get(pod_uid)
+        if launcher is None or launcher.exited.done():
+            return False
+        await self._define.work(name, self._domains)
+        if launcher.exited.done():
+            return False
+        launcher.defined = True
+        return True
+
+    def launcher(self, pod_uid: str) -> Launcher | None:
+        """The launcher of a pod, if one was started and not cleaned up."""
+        return self._launchers.get(pod_uid)
+
+    def end_launcher(self, pod_uid: str, code: int, words: str = "") -> None:
+        """End a launcher, and its guest with it."""
+        launcher = self._launchers.get(pod_uid)
+        if launcher is not None and not launcher.exited.done():
+            launcher.defined = False
+            launcher.exited.set_result((code, words))
+
+    def clean_up(self, pod_uid: str) -> None:
+        """Forget a pod's processes."""
+        self.end_launcher(pod_uid, 137)
+        self._launchers.pop(pod_uid, None)
+
+    def set_devices(self, count: int) -> None:
+        """virt-handler's device plugin offers so many devices now."""
+        self.devices = count
+        self.devices_changed()
+
+    def _domains(self) -> int:
+        return sum(each.defined for each in self._launchers.values())

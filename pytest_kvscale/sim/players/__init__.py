@@ -1,0 +1,1 @@
+"""The embedded cluster's components, each acting only through `sim.client.Client`."""

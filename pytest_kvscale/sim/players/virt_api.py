@@ -1,0 +1,52 @@
+"""virt-api's webhooks: what happens to a VMI before it is stored."""
+
+from __future__ import annotations
+
+from pytest_kvscale.sim import errors, quantity
+from pytest_kvscale.sim.api import Admission
+from pytest_kvscale.sim.clock import Calendar
+from pytest_kvscale.sim.draws import Draws
+from pytest_kvscale.sim.errors import Object, StatusError
+from pytest_kvscale.sim.profile import Profile
+from pytest_kvscale.sim.resources import VMIS
+
+FINALIZER = "foregroundDeleteVirtualMachine"
+_VALIDATOR = "virtualmachineinstances-create-validator.kubevirt.io"
+
+
+def vmi_admission(profile: Profile, calendar: Calendar, draws: Draws) -> Admission:
+    """The mutating and validating webhooks for the creation of a VMI."""
+
+    def admit(vmi: Object) -> Object:
+        metadata, spec = vmi["metadata"], vmi.get("spec")
+        name = metadata["name"]
+        if not isinstance(spec, dict) or not isinstance(spec.get("domain"), dict):
+            missing = errors.cause("FieldValueRequired", "spec.domain", "Required value")
+            raise errors.invalid(VMIS, name, [missing])
+        requests = (spec["domain"].get("resources") or {}).get("requests") or {}
+        for key, value in requests.items():
+            try:
+                quantity.parse(value)
+            except ValueError as problem:
+                raise _denied(f"spec.domain.resources.requests.{key}: {problem}") from None
+        if draws.chance(profile.faults.create_rejected, "create_rejected", name):
+            raise _denied("rejected on request (profile: faults.create_rejected)")
+        stamp = calendar.stamp()
+        finalizers = [*(metadata.get("finalizers") or []), FINALIZER]
+        return {
+            **vmi,
+            "metadata": {**metadata, "finalizers": [*dict.fromkeys(finalizers)]},
+            "status": {
+                "phase": "Pending",
+                "phaseTransitionTimestamps": [
+                    {"phase": "Pending", "phaseTransitionTimestamp": stamp}
+                ],
+            },
+        }
+
+    return admit
+
+
+def _denied(why: str) -> StatusError:
+    message = f'admission webhook "{_VALIDATOR}" denied the request: {why}'
+    return StatusError(422, "Invalid", message)

@@ -1,0 +1,236 @@
+"""A profile: all that makes one embedded cluster what it is, as data.
+
+Profiles are YAML files; those that come with the package lie in `profiles/`. A profile may
+extend another one and name only what differs. Times are seconds, sizes Kubernetes quantities.
+"""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from pytest_kvscale.documents import Document, read_mapping, validate
+from pytest_kvscale.errors import ConfigurationError, nearest
+from pytest_kvscale.sim import quantity
+
+PROFILES = Path(__file__).parent / "profiles"
+
+
+def _quantity(text: str) -> str:
+    if quantity.parse(text) < 0:
+        raise ValueError(f"{text!r} is negative")
+    return text
+
+
+Quantity = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_quantity)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Versions(Document):
+    """What the components call themselves."""
+
+    kubernetes: str = Field(pattern=r"^v\d+\.\d+\.\d+")
+    kubevirt: str = Field(pattern=r"^v\d+\.\d+\.\d+")
+    runtime: str = Field(pattern=r"^[a-z-]+://.+")
+
+
+class ApiTimes(Document):
+    """How long the API takes for a request; each is drawn within `spread` of these."""
+
+    read: Seconds
+    write: Seconds
+    webhooks: Seconds
+    """On top, for the creation of a VMI: virt-api's mutating and validating webhooks."""
+    spread: Share
+
+
+class NodeHardware(Document):
+    """The nodes, all alike."""
+
+    count: Annotated[int, Field(ge=1)]
+    name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    cpu: Quantity
+    memory: Quantity
+    disk: Quantity
+    reserved_cpu: Quantity
+    reserved_memory: Quantity
+    max_pods: Count
+    pod_network_prefix: Annotated[int, Field(ge=8, le=30)]
+    """Length of the node's pod network prefix: 24 gives 254 addresses."""
+    heartbeat: Annotated[float, Field(gt=0)]
+
+
+class RateLimit(Document):
+    """A client's token bucket."""
+
+    qps: Annotated[float, Field(gt=0)]
+    burst: Annotated[int, Field(ge=1)]
+
+
+class RateLimits(Document):
+    """The client rate limits of each component, where the KubeVirt CR does not set others."""
+
+    api: RateLimit
+    controller: RateLimit
+    handler: RateLimit
+    webhook: RateLimit
+    kubelet: RateLimit
+    scheduler: RateLimit
+
+
+class Station(Document):
+    """Work on the node that a starting VMI has to queue for, first come, first served.
+
+    With n of its kind on the node already, one start takes `parallel * (seconds + growth * n)`:
+    `parallel` of them at once make one start every `seconds + growth * n`. The growth is what
+    each running VMI adds to every further start: the runtime, the kubelet and libvirt walk
+    through all there is (containers, mounts, cgroups, iptables) for each new one.
+    """
+
+    parallel: Annotated[int, Field(ge=1)]
+    seconds: Seconds
+    growth: Seconds
+    spread: Share
+
+
+class Times(Document):
+    """How long things take on the node and in the control plane."""
+
+    sandbox: Station
+    """kubelet and runtime: pod sandbox, network, containers started."""
+    launcher: Station
+    """virt-launcher and libvirt: until the domain is defined and runs."""
+    sandbox_retry: Annotated[float, Field(gt=0)]
+    """kubelet's pause before it tries a sandbox again."""
+    sandbox_deadline: Annotated[float, Field(gt=0)]
+    """How long kubelet waits for the runtime to make a sandbox."""
+    schedule: Seconds
+    """Scheduler, for one pod."""
+    sync: Seconds
+    """A controller, for one look at one object, beside its requests."""
+    tear_down: Seconds
+    """Ending a pod's containers and sandbox."""
+    guest_ignores_shutdown: bool
+    """The guest never booted: shutting it down takes the whole grace period."""
+    rollout: Seconds
+    """Until a changed Deployment or DaemonSet runs its new pods."""
+    device_plugin: Seconds
+    """Until a restarted virt-handler has registered its devices with the kubelet."""
+
+
+class Launcher(Document):
+    """What virt-controller asks for in a launcher pod beside the guest's own memory."""
+
+    overhead: Quantity
+    container_disk: Literal["container", "init container"]
+    container_disk_memory: Quantity
+    console_log_memory: Quantity
+    """The guest-console-log sidecar's request; 0: there is no sidecar."""
+
+
+class KubeVirt(Document):
+    """KubeVirt's defaults in this version, and what its CR holds at the start."""
+
+    namespace: str
+    name: str
+    max_devices: Count
+    qemu_timeout: Count
+    qemu_timeout_spread: Count
+    """Each launcher waits up to so many seconds longer, at random."""
+    launcher: Launcher
+    configuration: dict[str, Any]
+    """`spec.configuration` of the KubeVirt CR."""
+
+
+class Faults(Document):
+    """Shares of the VMIs that something befalls, drawn by seed and name."""
+
+    create_rejected: Share = 0
+    """virt-api's webhook refuses the VMI."""
+    kill_pod_sandbox: Share = 0
+    """The sandbox is never made and cannot be killed either."""
+    sandbox_timeout: Share = 0
+    """The sandbox is never made."""
+    launcher_crash: Share = 0
+    """The launcher ends at once."""
+    qemu_timeout: Share = 0
+    """The domain is never defined."""
+    stuck: Share = 0
+    """virt-handler never gets to the VMI, and says nothing."""
+    stuck_terminating: Share = 0
+    """The launcher never ends."""
+
+
+class Scheduler(Document):
+    """How the scheduler words a refusal."""
+
+    preemption_note: str
+    """What follows the reasons; `{nodes}` is the number of nodes."""
+
+
+class Profile(Document):
+    """One embedded cluster."""
+
+    description: str
+    epoch: datetime.datetime
+    """The cluster's date when it starts (in virtual time)."""
+    versions: Versions
+    api: ApiTimes
+    node: NodeHardware
+    rate_limits: RateLimits
+    times: Times
+    kubevirt: KubeVirt
+    scheduler: Scheduler
+    faults: Faults = Faults()
+
+
+def names() -> list[str]:
+    """The profiles that come with the package."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+def load(name: str) -> Profile:
+    """The profile of that name, or in the file of that path.
+
+    Raises `ConfigurationError`: no such profile, or what is wrong in it and where.
+    """
+    return validate(Profile, _resolve(name, ()), f"the profile {name}")
+
+
+def _resolve(name: str, seen: tuple[str, ...], beside: Path | None = None) -> dict[str, Any]:
+    path = _find(name, beside)
+    if str(path) in seen:
+        raise ConfigurationError(f"the profile {path} extends itself")
+    content = read_mapping(path, "profile")
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise ConfigurationError(f"the profile {path}: extends: expected a profile's name or path")
+    return _overlay(_resolve(base, (*seen, str(path)), path.parent), content)
+
+
+def _find(name: str, beside: Path | None) -> Path:
+    if name in names():
+        return PROFILES / f"{name}.yaml"
+    for folder in filter(None, (beside, Path())):
+        if (folder / name).is_file():
+            return folder / name
+    raise ConfigurationError(
+        f"unknown profile {name!r}{nearest(name, names())}: expected a file or one of "
+        + ", ".join(names())
+    )
+
+
+def _overlay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        held = result.get(key)
+        both = isinstance(held, dict) and isinstance(value, dict)
+        result[key] = _overlay(held, value) if both else value
+    return result

@@ -1,0 +1,33 @@
+"""Kubernetes quantities (`10m`, `128Gi`), read and written the way the embedded cluster needs."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_UNITS = {
+    "n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000), "": Fraction(1),
+    "k": Fraction(10**3), "M": Fraction(10**6), "G": Fraction(10**9), "T": Fraction(10**12),
+    "P": Fraction(10**15), "Ki": Fraction(2**10), "Mi": Fraction(2**20), "Gi": Fraction(2**30),
+    "Ti": Fraction(2**40), "Pi": Fraction(2**50),
+}  # fmt: skip
+_QUANTITY = re.compile(r"([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)(?:[eE]([+-]?\d+)|([numkMGTP]|[KMGTP]i))?")
+
+
+def parse(text: object) -> Fraction:
+    """The exact value of a quantity. Raises ValueError if it is none."""
+    match = _QUANTITY.fullmatch(str(text).strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no quantity: write e.g. 500m, 48, 128Gi")
+    number, exponent, unit = match.groups()
+    return Fraction(number) * (Fraction(10) ** int(exponent or 0)) * _UNITS[unit or ""]
+
+
+def whole(text: object) -> int:
+    """A quantity in whole units (bytes, pods, devices), rounded up as the scheduler does."""
+    return -(-parse(text) // 1)
+
+
+def milli(text: object) -> int:
+    """A quantity in thousandths (CPU), rounded up."""
+    return -(-parse(text) * 1000 // 1)

@@ -1,0 +1,113 @@
+"""The kinds the embedded API serves: their names, and what the API may do with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+READ_WRITE = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Resource:
+    """One kind of object: where it is served and how it behaves."""
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    namespaced: bool = True
+    status_subresource: bool = False
+    """`/status` is a door of its own: writes to the object itself leave the status alone."""
+    custom: bool = False
+    """Defined by a CustomResourceDefinition: no strategic merge, generation counts any change."""
+    field_selectors: tuple[str, ...] = ()
+    """Fields, beside name and namespace, that a field selector may name."""
+    generation: bool = True
+
+    @property
+    def singular(self) -> str:
+        """The lower-case singular name."""
+        return self.kind.lower()
+
+    @property
+    def api_version(self) -> str:
+        """`group/version`, or the version alone for the core group."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def full_name(self) -> str:
+        """Plural name and group, as messages have it."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+
+NAMESPACES = Resource(
+    "", "v1", "Namespace", "namespaces", ("ns",), namespaced=False, status_subresource=True,
+    field_selectors=("status.phase",), generation=False,
+)  # fmt: skip
+NODES = Resource(
+    "", "v1", "Node", "nodes", ("no",), namespaced=False, status_subresource=True,
+    field_selectors=("spec.unschedulable",), generation=False,
+)  # fmt: skip
+PODS = Resource(
+    "", "v1", "Pod", "pods", ("po",), ("all",), status_subresource=True,
+    field_selectors=(
+        "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",
+        "status.phase", "status.podIP", "status.nominatedNodeName",
+    ),
+    generation=False,
+)  # fmt: skip
+EVENTS = Resource(
+    "", "v1", "Event", "events", ("ev",),
+    field_selectors=(
+        "involvedObject.kind", "involvedObject.namespace", "involvedObject.name",
+        "involvedObject.uid", "involvedObject.apiVersion", "involvedObject.resourceVersion",
+        "involvedObject.fieldPath", "reason", "reportingComponent", "source", "type",
+    ),
+    generation=False,
+)  # fmt: skip
+CONFIG_MAPS = Resource("", "v1", "ConfigMap", "configmaps", ("cm",), generation=False)
+SECRETS = Resource("", "v1", "Secret", "secrets", field_selectors=("type",), generation=False)
+LEASES = Resource("coordination.k8s.io", "v1", "Lease", "leases", generation=False)
+DEPLOYMENTS = Resource(
+    "apps", "v1", "Deployment", "deployments", ("deploy",), ("all",), status_subresource=True
+)
+DAEMON_SETS = Resource(
+    "apps", "v1", "DaemonSet", "daemonsets", ("ds",), ("all",), status_subresource=True
+)
+VMIS = Resource(
+    "kubevirt.io", "v1", "VirtualMachineInstance", "virtualmachineinstances", ("vmi", "vmis"),
+    ("all",), custom=True,
+)  # fmt: skip
+KUBEVIRTS = Resource(
+    "kubevirt.io", "v1", "KubeVirt", "kubevirts", ("kv", "kvs"), ("all",), custom=True,
+    status_subresource=True,
+)  # fmt: skip
+
+SERVED: tuple[Resource, ...] = (
+    NAMESPACES, NODES, PODS, EVENTS, CONFIG_MAPS, SECRETS, LEASES, DEPLOYMENTS, DAEMON_SETS,
+    VMIS, KUBEVIRTS,
+)  # fmt: skip
+
+_BY_PATH = {(each.group, each.version, each.plural): each for each in SERVED}
+
+
+def find(group: str, version: str, plural: str) -> Resource | None:
+    """The resource served under this path, if any."""
+    return _BY_PATH.get((group, version, plural))
+
+
+def groups() -> dict[str, list[str]]:
+    """The named groups and their versions, in the order served."""
+    result: dict[str, list[str]] = {}
+    for each in SERVED:
+        if each.group and each.version not in result.setdefault(each.group, []):
+            result[each.group].append(each.version)
+    return result
+
+
+def of_group(group: str, version: str) -> Iterable[Resource]:
+    """The resources of one group and version."""
+    return (each for each in SERVED if (each.group, each.version) == (group, version))
