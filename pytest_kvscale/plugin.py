@@ -1,0 +1,203 @@
+"""pytest's hooks: each a line or two. Nothing heavy is imported before a density test needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from pytest_kvscale import collection, options, state
+from pytest_kvscale.errors import ConfigurationError
+from pytest_kvscale.fixtures import (  # noqa: F401 - pytest finds fixtures by name
+    density_level,
+    density_run,
+    kv_cluster,
+    kv_namespace,
+    kv_node,
+    kv_settings,
+    kv_tuning,
+    slo,
+)
+from pytest_kvscale.session import Run
+
+if TYPE_CHECKING:
+    from pytest_kvscale.distributed import Worker
+    from pytest_kvscale.files import ReportFiles
+
+_REPORT = "kvscale"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add our options and ini keys."""
+    options.add_to(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the settings; a mistake in them is told before anything else happens."""
+    config.addinivalue_line(
+        "markers", "density(levels=...): a density test; levels replaces --kvscale-levels"
+    )
+    config.pluginmanager.register(Hooks(config), "kvscale-hooks")
+
+
+class Hooks:
+    """The hooks of one pytest session.
+
+    What is wrong with the settings or the tests is kept until it is known whether there are tests
+    of ours at all: other runs are not touched by it.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._files: ReportFiles | None = None
+        self._worker: Worker | None = None
+        self._problem = ""
+        self._selection_failed = False
+        self._sent = 0
+        self._cooldown_problem: Exception | None = None
+        settings, run_id = options.Settings(), None
+        try:
+            settings = options.read(config.getoption, config.getini)
+        except ConfigurationError as problem:
+            self._problem = str(problem)
+        if hasattr(config, "workerinput"):
+            from pytest_kvscale.distributed import Worker
+
+            self._worker = Worker(config)
+            run_id = self._worker.run_id
+        elif getattr(config.option, "dist", "no") != "no":
+            from pytest_kvscale.distributed import Controller
+
+            config.pluginmanager.register(Controller(self), "kvscale-controller")
+        self._run = config.stash[state.RUN] = Run(settings, run_id)
+
+    # Collection -----------------------------------------------------------------------------
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """One test for each density level."""
+        levels = self._run.settings.levels
+        try:
+            collection.parametrize(metafunc, levels)
+        except ConfigurationError as problem:
+            self._problem = self._problem or str(problem)
+            metafunc.parametrize(collection.LEVEL, levels, indirect=True)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> Generator[None, None, None]:
+        """Let a number in -k mean a level, for tests that have one."""
+        given = config.option.keyword
+        try:
+            config.option.keyword = collection.select_levels(items, given)
+        except ConfigurationError as problem:
+            self._problem = self._problem or str(problem)
+            self._selection_failed = True
+        try:
+            return (yield)
+        finally:
+            config.option.keyword = given
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Check everything and connect, before the first test runs."""
+        ours = [item for item in session.items if collection.is_ours(item)]
+        if not ours and not self._selection_failed:
+            return
+        if self._worker is not None:
+            self._worker.found(ours, self._problem)
+        elif not session.config.option.collectonly:
+            self.begin(session, collection.suites_of(ours), self._problem)
+
+    def pytest_report_collectionfinish(self) -> list[str]:
+        """Say which cluster it is, and whether it is simulated."""
+        return self._run.header() if self._files is not None else []
+
+    def begin(self, session: pytest.Session, suites: Sequence[Path], problem: str = "") -> None:
+        """Begin a run of ours; stops pytest with exit code 4 if it cannot."""
+        from pytest_kvscale.files import ReportFiles
+
+        try:
+            if problem:
+                raise ConfigurationError(problem)
+            self._run.check(suites)
+            self._files = ReportFiles(session.config, self._run)
+            self._files.begin(session)
+        except ConfigurationError as mistake:
+            self.stop(str(mistake))
+
+    def stop(self, sentence: str) -> NoReturn:
+        """End pytest with exit code 4, one sentence, and a JUnit file that has it."""
+        from pytest_kvscale.files import write_error
+
+        self._run.close()
+        write_error(self._config, self._run, sentence)
+        raise pytest.UsageError(f"kvscale: {sentence}")
+
+    # Tests ----------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Let the cluster rest before a level; that is no test's time."""
+        if collection.is_ours(item):
+            try:
+                self._run.cool_down()
+            except Exception as problem:  # noqa: BLE001 - the test's setup fails with it
+                self._cooldown_problem = problem
+        return (yield)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        """Fail here with what went wrong while the cluster rested."""
+        problem, self._cooldown_problem = self._cooldown_problem, None
+        if problem is not None:
+            raise problem
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Send what a worker measured along with the test's report."""
+        report = yield
+        if self._worker is not None and call.when == "call" and collection.is_ours(item):
+            setattr(report, _REPORT, self._run.reports[self._sent :])
+            self._sent = len(self._run.reports)
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take what a worker measured."""
+        if self._worker is None:
+            self._run.reports += getattr(report, _REPORT, [])
+
+    # Reports --------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self) -> Generator[None, None, None]:
+        """Add the figures to JUnit, and keep a copy of it."""
+        if self._files is not None:
+            self._files.before_they_are_written()
+        result = yield
+        if self._files is not None:
+            self._files.after_they_were_written()
+        return result
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_report_title(self, report: Any) -> None:
+        """Name our own report after the run."""
+        if self._files is not None:
+            self._files.title(report)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_html_results_summary(self, prefix: list[str]) -> None:
+        """Add what was measured to the HTML reports."""
+        if self._files is not None and self._run.reports:
+            prefix.append(self._files.html_content())
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Write the table of levels, and where the report is."""
+        if self._files is not None:
+            terminalreporter.section("kvscale")
+            for line in self._files.summary():
+                terminalreporter.write_line(line)

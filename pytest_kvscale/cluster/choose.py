@@ -1,0 +1,293 @@
+"""Which cluster a run is for, and the connection to it.
+
+This is the one place that knows whether the cluster is embedded: it picks the cluster and its
+clock. What the cluster says of itself (`/version`) is kept in `Identity`; everything else takes
+it from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import yaml
+
+from pytest_kvscale.cluster.clock import Clock, RealClock, VirtualClock
+from pytest_kvscale.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pytest_kvscale.cluster.client import Client, Object
+    from pytest_kvscale.options import Settings
+    from pytest_kvscale.sim.cluster import EmbeddedCluster
+
+T = TypeVar("T")
+
+HOME_KUBECONFIG = Path("~/.kube/config")
+IN_CLUSTER_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+PATIENCE = 15.0
+"""Seconds a cluster is given to say what it is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What a cluster says of itself."""
+
+    server: str
+    context: str | None
+    kubernetes: str
+    """`gitVersion`."""
+    simulated: str
+    """`sim`, `hollow` or `false`."""
+    profile: str | None = None
+    seed: int | None = None
+
+    def text(self) -> str:
+        """One line for people: `SIMULATED` first, where it is."""
+        if self.simulated == "sim":
+            return f"SIMULATED cluster: profile {self.profile}, seed {self.seed}"
+        mark = "SIMULATED (hollow nodes) " if self.simulated == "hollow" else ""
+        context = f" (context {self.context})" if self.context else ""
+        return f"{mark}cluster {self.server}{context}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Which cluster it shall be: the embedded one, or one by a kubeconfig or service account."""
+
+    embedded: bool
+    kubeconfig: str | None = None
+    """A path, or several as in KUBECONFIG; None: the pod's service account."""
+    context: str | None = None
+
+
+class Connection:
+    """A cluster to work with: its clock, its API, and what it says of itself."""
+
+    def __init__(
+        self, clock: Clock, client: Client, identity: Identity, embedded: EmbeddedCluster | None
+    ) -> None:
+        self.clock = clock
+        self.client = client
+        self.identity = identity
+        self.default_tuning = "density" if embedded is not None else "none"
+        self._embedded = embedded
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for work in the cluster's loop; see `Clock.run`."""
+        return self.clock.run(self._unless_it_fails(work))
+
+    async def _unless_it_fails(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do the work, but do not wait for a cluster in this process that has broken down."""
+        if self._embedded is None:
+            return await work
+        task, failure = asyncio.ensure_future(work), self._embedded.team.failure
+        try:
+            await asyncio.wait((task, failure), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait((task,))
+            raise
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task, asyncio.ensure_future(asyncio.sleep(PATIENCE))))
+            failure.result()
+        return task.result()
+
+    def close(self) -> None:
+        """Disconnect; an embedded cluster ends with that."""
+        self.clock.run(self._close())
+        self.clock.close()
+
+    async def _close(self) -> None:
+        await self.client.close()
+        if self._embedded is not None:
+            await self._embedded.stop()
+
+
+def connect(settings: Settings, environment: Mapping[str, str] = os.environ) -> Connection:
+    """Connect to the cluster the settings and the environment name.
+
+    Raises `ConfigurationError`: which cluster is meant is not clear, it does not answer, or it is
+    of another kind than asked for.
+    """
+    choice = choose(settings, environment)
+    clock: Clock = VirtualClock() if choice.embedded else RealClock()
+    try:
+        return clock.run(_connect(clock, choice, settings))
+    except BaseException:
+        clock.close()
+        raise
+
+
+def choose(
+    settings: Settings, environment: Mapping[str, str], in_cluster_token: Path = IN_CLUSTER_TOKEN
+) -> Choice:
+    """Which cluster is meant; with `auto`, nobody's current context is taken by accident."""
+    if settings.cluster == "sim":
+        return Choice(embedded=True)
+    explicit = settings.kubeconfig or environment.get("KUBECONFIG") or None
+    home = _home_kubeconfig(environment)
+    in_cluster = "KUBERNETES_SERVICE_HOST" in environment and in_cluster_token.exists()
+    kubeconfig = str(explicit) if explicit else str(home) if home else None
+    if explicit or settings.context or settings.cluster == "kube":
+        if kubeconfig is None and not in_cluster:
+            raise ConfigurationError(
+                "no cluster to connect to: there is no kubeconfig (--kvscale-kubeconfig, "
+                f"KUBECONFIG, {HOME_KUBECONFIG}) and no service account"
+            )
+        return Choice(embedded=False, kubeconfig=kubeconfig, context=settings.context)
+    if home or in_cluster:
+        raise ConfigurationError(
+            f"{_describe(home, environment)} would be used only because it is there: say "
+            "--kvscale-cluster kube to run on it, or --kvscale-cluster sim for the embedded "
+            "cluster (or kvscale_cluster in the ini file)"
+        )
+    return Choice(embedded=True)
+
+
+def _home_kubeconfig(environment: Mapping[str, str]) -> Path | None:
+    home = environment.get("HOME")
+    path = Path(home) / ".kube" / "config" if home else HOME_KUBECONFIG.expanduser()
+    return path if path.is_file() else None
+
+
+def _describe(kubeconfig: Path | None, environment: Mapping[str, str]) -> str:
+    if kubeconfig is None:
+        host = environment.get("KUBERNETES_SERVICE_HOST")
+        return f"the cluster of this pod's service account ({host})"
+    try:
+        content = yaml.safe_load(kubeconfig.read_text(encoding="utf-8")) or {}
+        context = content.get("current-context")
+        entry = next(each["context"] for each in content["contexts"] if each["name"] == context)
+        server = next(
+            each["cluster"]["server"]
+            for each in content["clusters"]
+            if each["name"] == entry["cluster"]
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration,
+            yaml.YAMLError):  # fmt: skip
+        return f"the cluster in {kubeconfig}"
+    return f"the cluster {server} (context {context} in {kubeconfig})"
+
+
+async def _connect(clock: Clock, choice: Choice, settings: Settings) -> Connection:
+    embedded: EmbeddedCluster | None = None
+    if choice.embedded:
+        embedded = await _start_embedded(settings)
+        client = await _open(server=embedded.url)
+    else:
+        client = await _open(kubeconfig=choice.kubeconfig, context=choice.context)
+    try:
+        identity = await _identify(client, choice.context)
+        if settings.cluster == "kube" and identity.simulated != "false":
+            _refuse_simulated(settings, identity)
+    except BaseException:
+        await client.close()
+        if embedded is not None:
+            await embedded.stop()
+        raise
+    return Connection(clock, client, identity, embedded)
+
+
+def _refuse_simulated(settings: Settings, identity: Identity) -> None:
+    if not settings.allow_simulated:
+        raise ConfigurationError(
+            f"{identity.server} says it is simulated ({identity.simulated}): "
+            "--kvscale-cluster kube takes real clusters only, unless --kvscale-allow-simulated "
+            "is given"
+        )
+
+
+async def _start_embedded(settings: Settings) -> EmbeddedCluster:
+    from pytest_kvscale.sim import profile
+    from pytest_kvscale.sim.cluster import EmbeddedCluster
+
+    name = settings.sim_profile
+    cluster = EmbeddedCluster(profile.load(name), Path(name).stem, settings.sim_seed)
+    await cluster.start()
+    return cluster
+
+
+async def _open(
+    server: str | None = None, kubeconfig: str | None = None, context: str | None = None
+) -> Client:
+    """A client by server URL (no authentication), kubeconfig, or service account."""
+    import aiohttp
+    from kubernetes.aio import config
+    from kubernetes.aio.client import ApiClient, Configuration
+
+    from pytest_kvscale.cluster.client import CONNECTIONS, Client
+
+    configuration = Configuration(host=server) if server else Configuration()
+    try:
+        if kubeconfig is not None:
+            await config.load_kube_config(
+                kubeconfig, context, client_configuration=configuration, persist_config=False
+            )
+        elif server is None:
+            config.load_incluster_config(client_configuration=configuration)
+    except (config.ConfigException, OSError, ValueError, TypeError, AttributeError,
+            yaml.YAMLError) as problem:  # fmt: skip
+        where = kubeconfig or "the pod's service account"
+        raise ConfigurationError(f"{where} cannot be used: {_first_line(problem)}") from None
+    configuration.connection_pool_maxsize = CONNECTIONS
+    host = urlsplit(configuration.host).hostname or ""
+    configuration.client_session_kwargs = {
+        # Proxy variables must not divert what stays on this machine.
+        "trust_env": host not in ("127.0.0.1", "::1", "localhost") and not configuration.proxy,
+        # Deadlines are the callers', by the loop's clock.
+        "timeout": aiohttp.ClientTimeout(total=None, sock_connect=PATIENCE),
+    }
+    rest = ApiClient(configuration).rest_client
+    headers = {"User-Agent": "pytest-kvscale"}
+    token = configuration.get_api_key_with_prefix("BearerToken")
+    if asyncio.iscoroutine(token):
+        token = await token
+    if token:
+        headers["Authorization"] = token
+    return Client(
+        rest._create_pool_manager(),
+        configuration.host,
+        headers,
+        configuration.proxy,
+        configuration.tls_server_name,
+    )
+
+
+async def _identify(client: Client, context: str | None) -> Identity:
+    from pytest_kvscale.cluster.client import ApiError, LostConnectionError
+
+    try:
+        async with asyncio.timeout(PATIENCE):
+            version: Object = await client.about("/version")
+    except TimeoutError:
+        raise ConfigurationError(
+            f"the cluster {client.server} did not answer within {PATIENCE:g} s"
+        ) from None
+    except LostConnectionError as problem:
+        raise ConfigurationError(
+            f"the cluster {client.server} does not answer: {problem}"
+        ) from None
+    except ApiError as problem:
+        raise ConfigurationError(
+            f"the cluster {client.server} refuses the connection: HTTP {problem.code} "
+            f"{problem.reason}"
+        ) from None
+    simulated = version.get("simulated") or {}
+    return Identity(
+        server=client.server,
+        context=context,
+        kubernetes=str(version.get("gitVersion", "")),
+        simulated=str(simulated.get("kind", "false")),
+        profile=simulated.get("profile"),
+        seed=simulated.get("seed"),
+    )
+
+
+def _first_line(problem: BaseException) -> str:
+    return str(problem).partition("\n")[0] or type(problem).__name__

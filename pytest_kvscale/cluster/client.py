@@ -1,0 +1,278 @@
+"""Requests to the API: raw JSON over the `kubernetes` package's own session.
+
+`kubernetes.aio` knows kubeconfigs, certificates and tokens and makes the aiohttp session; the
+bodies stay plain dictionaries, because its model layer costs several times the CPU per object.
+Every request is counted by its verb, and none waits longer than its timeout by the loop's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import aiohttp
+import tenacity
+
+Object = dict[str, Any]
+T = TypeVar("T")
+
+MERGE_PATCH = "application/merge-patch+json"
+CONNECTIONS = 256
+"""Requests that may be under way at once."""
+REQUEST_TIMEOUT = 60.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+
+
+class ApiError(Exception):
+    """The API answered with an error; carries its Status."""
+
+    def __init__(self, code: int, body: object, retry_after: float | None = None) -> None:
+        status = body if isinstance(body, dict) else {}
+        self.code = code
+        self.reason = str(status.get("reason") or "")
+        self.status_message = str(status.get("message") or body or "")[:2000]
+        self.retry_after = retry_after
+        super().__init__(f"HTTP {code} {self.reason}: {self.status_message}")
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may succeed later: too many requests, or a server error."""
+        return self.code == 429 or self.code >= 500
+
+
+class LostConnectionError(Exception):
+    """No answer came: whether the request was carried out is not known."""
+
+
+class Resource:
+    """Where a kind is served: `Resource("kubevirt.io/v1", "virtualmachineinstances")`."""
+
+    def __init__(self, api_version: str, plural: str, namespaced: bool = True) -> None:
+        prefix = "/apis/" if "/" in api_version else "/api/"
+        self.base = prefix + api_version
+        self.plural = plural
+        self.namespaced = namespaced
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """The URL path of a collection or an object."""
+        steps = [self.base]
+        if self.namespaced and namespace:
+            steps += ["namespaces", namespace]
+        return "/".join([*steps, self.plural, *filter(None, (name, subresource))])
+
+
+VMIS = Resource("kubevirt.io/v1", "virtualmachineinstances")
+KUBEVIRTS = Resource("kubevirt.io/v1", "kubevirts")
+PODS = Resource("v1", "pods")
+EVENTS = Resource("v1", "events")
+NODES = Resource("v1", "nodes", namespaced=False)
+NAMESPACES = Resource("v1", "namespaces", namespaced=False)
+DEPLOYMENTS = Resource("apps/v1", "deployments")
+DAEMON_SETS = Resource("apps/v1", "daemonsets")
+
+
+class Client:
+    """One connection pool to one API server.
+
+    `headers` are sent with every request (they hold the token and are never logged).
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        server: str,
+        headers: Mapping[str, str],
+        proxy: str | None = None,
+        server_hostname: str | None = None,
+    ) -> None:
+        self.server = server.rstrip("/")
+        self.requests: collections.Counter[str] = collections.Counter()
+        """Requests sent so far, by verb; retries count."""
+        self._session = session
+        self._headers = headers
+        self._more: dict[str, Any] = {}
+        if proxy:
+            self._more["proxy"] = proxy
+        if server_hostname:
+            self._more["server_hostname"] = server_hostname
+        self._places = asyncio.Semaphore(CONNECTIONS)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    def place(self) -> asyncio.Semaphore:
+        """A place in the pool: who holds one can send at once."""
+        return self._places
+
+    # Requests -------------------------------------------------------------------------------
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        """The object of that name."""
+        return await self.request("get", "GET", resource.path(namespace, name))
+
+    async def list(
+        self, resource: Resource, namespace: str = "", labels: str = "", fields: str = ""
+    ) -> Object:
+        """All objects of a collection, with the version they stand at."""
+        query = _query(labelSelector=labels, fieldSelector=fields)
+        return await self.request("list", "GET", resource.path(namespace), query)
+
+    async def create(self, resource: Resource, namespace: str, obj: Object) -> Object:
+        """Make an object; not repeated, whatever happens."""
+        return await self.request("create", "POST", resource.path(namespace), body=obj)
+
+    async def patch(self, resource: Resource, namespace: str, name: str, change: Object) -> Object:
+        """Merge a change into an object."""
+        path = resource.path(namespace, name)
+        return await self.request("patch", "PATCH", path, body=change, content_type=MERGE_PATCH)
+
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str = "") -> Object:
+        """Delete an object; with a uid, only if it still is that one."""
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        return await self.request("delete", "DELETE", resource.path(namespace, name), body=options)
+
+    async def delete_collection(self, resource: Resource, namespace: str, labels: str) -> Object:
+        """Delete all objects of a namespace with these labels."""
+        query = _query(labelSelector=labels)
+        return await self.request("deletecollection", "DELETE", resource.path(namespace), query)
+
+    async def about(self, path: str) -> Object:
+        """What the server says of itself at a path (`/version`)."""
+        return await self.request("get", "GET", path)
+
+    async def request(
+        self,
+        verb: str,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """Send one request and return the JSON answered.
+
+        Raises `ApiError` for an error the API answered, `LostConnectionError` if no whole answer
+        came, TimeoutError if none came in time.
+        """
+        self.requests[verb] += 1
+        headers = {**self._headers, "Accept": "application/json"}
+        data = None
+        if body is not None:
+            data = json.dumps(body, separators=(",", ":")).encode()
+            headers["Content-Type"] = content_type
+        try:
+            async with (
+                asyncio.timeout(REQUEST_TIMEOUT),
+                self._session.request(
+                    method, self.server + path, params=query, data=data, headers=headers,
+                    **self._more,
+                ) as response,
+            ):  # fmt: skip
+                text = await response.text()
+                if response.status >= 400:
+                    raise ApiError(response.status, _parse(text), _retry_after(response))
+        except aiohttp.ClientError as problem:
+            raise LostConnectionError(_in_words(problem)) from None
+        answer = _parse(text)
+        if not isinstance(answer, dict):
+            raise ApiError(502, f"{path} did not answer with a JSON object: {text[:200]}")
+        return answer
+
+    async def watch(
+        self, resource: Resource, namespace: str, query: Mapping[str, str], idle: float
+    ) -> AsyncGenerator[Object, None]:
+        """The events of a watch, as received, until the server ends it.
+
+        Raises TimeoutError if no byte came for `idle` seconds, otherwise as `request`.
+        """
+        self.requests["watch"] += 1
+        headers = {**self._headers, "Accept": "application/json"}
+        path = self.server + resource.path(namespace)
+        try:
+            async with self._session.get(
+                path, params={"watch": "true", **query}, headers=headers, **self._more
+            ) as response:
+                if response.status >= 400:
+                    raise ApiError(
+                        response.status, _parse(await response.text()), _retry_after(response)
+                    )
+                while True:
+                    async with asyncio.timeout(idle):
+                        line = await response.content.readuntil(b"\n")
+                    if not line.endswith(b"\n"):
+                        return  # The stream ended; half a line is no event.
+                    event = _parse(line)
+                    if isinstance(event, dict):
+                        yield event
+        except aiohttp.ClientError as problem:
+            raise LostConnectionError(_in_words(problem)) from None
+
+
+async def repeat_until(deadline: float, request: Callable[[], Awaitable[T]]) -> T:
+    """Call `request()` until it succeeds, fails for good, or the deadline (loop time) has come.
+
+    429 and 5xx, lost connections and timeouts are repeated, after the pause the API asks for or
+    a growing one; other errors are raised at once, and the last one at the deadline.
+    """
+    loop = asyncio.get_running_loop()
+    grow = tenacity.wait_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE)
+
+    def pause(state: tenacity.RetryCallState) -> float:
+        problem = state.outcome.exception() if state.outcome else None
+        asked = getattr(problem, "retry_after", None)
+        return float(grow(state) if asked is None else asked)
+
+    def is_over(state: tenacity.RetryCallState) -> bool:
+        # tenacity's own stop_after_delay reads the machine's clock.
+        return loop.time() + state.upcoming_sleep > deadline
+
+    attempts = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(is_passing),
+        wait=pause,
+        stop=is_over,
+        sleep=asyncio.sleep,
+        reraise=True,
+    )
+
+    async def attempt() -> T:
+        return await request()
+
+    return await attempts(attempt)
+
+
+def is_passing(problem: BaseException) -> bool:
+    """Whether a request that failed so may succeed later."""
+    if isinstance(problem, ApiError):
+        return problem.passing
+    return isinstance(problem, LostConnectionError | TimeoutError)
+
+
+def _query(**given: str) -> dict[str, str]:
+    return {key: value for key, value in given.items() if value}
+
+
+def _parse(text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text if isinstance(text, str) else text.decode("utf-8", "replace")
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    try:
+        return max(0.0, float(response.headers.get("Retry-After", "")))
+    except ValueError:
+        return None
+
+
+def _in_words(problem: BaseException) -> str:
+    """What went wrong, without URLs or headers that may hold secrets."""
+    if isinstance(problem, aiohttp.ClientConnectorError):
+        return f"cannot connect to {problem.host}:{problem.port}: {problem.os_error.strerror}"
+    return f"{type(problem).__name__}: {str(problem)[:200]}"

@@ -1,0 +1,57 @@
+"""What a run has to know of its cluster before it begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pytest_kvscale.cluster import kubevirt as kubevirts
+from pytest_kvscale.cluster.client import NAMESPACES, NODES, Client
+from pytest_kvscale.cluster.nodes import NodeFacts, choose_node, node_facts, node_selector
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterFacts:
+    """A cluster and the node under test, as they are during the run."""
+
+    uid: str
+    """Of the namespace kube-system, which lives as long as the cluster."""
+    kubevirt: str
+    """Version."""
+    qemu_timeout: float
+    """Seconds a launcher waits for its domain, as far as the KubeVirt CR says."""
+    node: NodeFacts
+    selector: Mapping[str, str]
+    """Labels that select the node."""
+
+
+async def gather(client: Client, node: str | None, selector: Mapping[str, str]) -> ClusterFacts:
+    """Look at the cluster. Raises `ConfigurationError` if it has no KubeVirt or no node that does."""
+    custom = await kubevirts.find_kubevirt(client)
+    chosen = await choose_node(client, node, selector)
+    system = await client.get(NAMESPACES, "", "kube-system")
+    return ClusterFacts(
+        uid=system["metadata"]["uid"],
+        kubevirt=kubevirts.version(custom),
+        qemu_timeout=kubevirts.qemu_timeout(custom["spec"]),
+        node=node_facts(chosen),
+        selector=node_selector(chosen),
+    )
+
+
+async def refresh(client: Client, facts: ClusterFacts) -> ClusterFacts:
+    """The same cluster and node, as they are now (settings may have been changed)."""
+    custom = await kubevirts.find_kubevirt(client)
+    node = await client.get(NODES, "", facts.node["name"])
+    return dataclasses.replace(
+        facts, qemu_timeout=kubevirts.qemu_timeout(custom["spec"]), node=node_facts(node)
+    )
+
+
+def fingerprint(**what: Any) -> str:
+    """A short hash of all that makes two runs comparable."""
+    text = json.dumps(what, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,117 @@
+"""The KubeVirt CR: finding it, reading its settings, and whether they have been rolled out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from pytest_kvscale.cluster.client import (
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    KUBEVIRTS,
+    ApiError,
+    Client,
+    Object,
+)
+from pytest_kvscale.cluster.settle import Mirror, until
+from pytest_kvscale.errors import ConfigurationError
+
+GENERATION = "kubevirt.io/generation"
+DEFAULT_QEMU_TIMEOUT = 240.0
+PARTS = ("virt-api", "virt-controller", "virt-handler")
+_FLAG = "launcher-qemu-timeout"
+
+
+async def find_kubevirt(client: Client) -> Object:
+    """The KubeVirt CR, found by listing; there is one in a cluster that has KubeVirt.
+
+    Raises `ConfigurationError` if there is none.
+    """
+    try:
+        answer = await client.list(KUBEVIRTS)
+    except ApiError as problem:
+        if problem.code == 404:
+            raise ConfigurationError(f"the cluster {client.server} has no KubeVirt") from None
+        raise
+    items = answer.get("items") or []
+    if not items:
+        raise ConfigurationError(
+            f"the cluster {client.server} has KubeVirt's resources, but no KubeVirt is deployed"
+        )
+    found: Object = items[0]
+    phase = (found.get("status") or {}).get("phase")
+    if phase != "Deployed":
+        raise ConfigurationError(f"KubeVirt is not ready: its phase is {phase or 'unknown'}")
+    return found
+
+
+def version(kubevirt: Object) -> str:
+    """The version that runs."""
+    return str((kubevirt.get("status") or {}).get("observedKubeVirtVersion") or "")
+
+
+def qemu_timeout(spec: Object) -> float:
+    """Seconds a virt-launcher waits for its domain, as far as the CR's spec says."""
+    customize = spec.get("customizeComponents") or {}
+    flags = (customize.get("flags") or {}).get("controller") or {}
+    if str(flags.get(_FLAG, "")).isdecimal():
+        return float(flags[_FLAG])
+    found = re.search(rf"{_FLAG}\D{{1,16}}(\d+)", json.dumps(customize.get("patches") or []))
+    return float(found[1]) if found else DEFAULT_QEMU_TIMEOUT
+
+
+async def rolled_out(client: Client, kubevirt: Object, timeout: float) -> str:
+    """Wait until a changed CR has reached all components.
+
+    Returns "" once it has, else what still hangs when the time (seconds) ran out. The CR's phase
+    stays Deployed throughout and its conditions may be true too early, so the components' own
+    annotations are looked at, then the observed generation, then their pods.
+    """
+    namespace, name = kubevirt["metadata"]["namespace"], kubevirt["metadata"]["name"]
+    generation = int(kubevirt["metadata"]["generation"])
+    hanging = ""
+
+    def reached(mirrors: Sequence[Mirror]) -> bool:
+        nonlocal hanging
+        custom, deployments, daemon_sets = (mirror.objects for mirror in mirrors)
+        hanging = _hanging(custom.get(name), {**deployments, **daemon_sets}, generation)
+        return not hanging
+
+    wanted = [
+        (KUBEVIRTS, namespace, f"metadata.name={name}"),
+        (DEPLOYMENTS, namespace, ""),
+        (DAEMON_SETS, namespace, ""),
+    ]
+    return "" if await until(client, wanted, reached, timeout) else hanging or "no answer"
+
+
+def _hanging(kubevirt: Object | None, parts: dict[str, Object], generation: int) -> str:
+    for name in PARTS:
+        part = parts.get(name)
+        if part is None:
+            return f"{name} is missing"
+        stamped = (part["metadata"].get("annotations") or {}).get(GENERATION, "0")
+        if int(stamped) < generation:
+            return f"{name} has not been updated by virt-operator"
+    if kubevirt is None:
+        return "the KubeVirt CR is gone"
+    if int((kubevirt.get("status") or {}).get("observedGeneration") or 0) < generation:
+        return "virt-operator has not finished"
+    for name in PARTS:
+        wanted, updated, ready = _pods(parts[name])
+        if not wanted == updated == ready:
+            return f"{name}: {updated} of {wanted} pods updated, {ready} ready"
+    return ""
+
+
+def _pods(part: Object) -> tuple[int, int, int]:
+    status = part.get("status") or {}
+    if part.get("kind") == "DaemonSet" or "desiredNumberScheduled" in status:
+        keys = ("desiredNumberScheduled", "updatedNumberScheduled", "numberReady")
+        wanted, updated, ready = (int(status.get(key) or 0) for key in keys)
+        return wanted, updated, ready
+    replicas = (part.get("spec") or {}).get("replicas", 1)
+    return int(replicas), int(status.get("updatedReplicas") or 0), int(
+        status.get("readyReplicas") or 0
+    )

@@ -1,0 +1,117 @@
+"""The node under test: which one it is, and what it has."""
+
+from __future__ import annotations
+
+import decimal
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import TypedDict
+
+from pytest_kvscale.cluster.client import NODES, Client, Object
+from pytest_kvscale.errors import ConfigurationError
+
+HOSTNAME = "kubernetes.io/hostname"
+SCHEDULABLE = "kubevirt.io/schedulable"
+DEVICE = "devices.kubevirt.io/kvm"
+
+_UNITS = {
+    "": 0, "k": (10, 3), "M": (10, 6), "G": (10, 9), "T": (10, 12), "P": (10, 15),
+    "Ki": (2, 10), "Mi": (2, 20), "Gi": (2, 30), "Ti": (2, 40), "Pi": (2, 50), "m": (10, -3),
+}  # fmt: skip
+
+
+class NodeFacts(TypedDict):
+    """What the node has; `cpu` in cores, `memory` in bytes, None where it is not known."""
+
+    name: str
+    cpu: float | None
+    memory: int | None
+    max_pods: int | None
+    devices: int | None
+    pod_ips: int | None
+    runtime: str
+
+
+def amount(quantity: object) -> decimal.Decimal | None:
+    """The value of a Kubernetes quantity, or None if it is none."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)([a-zA-Z]*)", str(quantity or "").strip())
+    if match is None or match[2] not in _UNITS:
+        return None
+    unit = _UNITS[match[2]]
+    factor = decimal.Decimal(1) if isinstance(unit, int) else decimal.Decimal(unit[0]) ** unit[1]
+    return decimal.Decimal(match[1]) * factor
+
+
+async def choose_node(client: Client, name: str | None, selector: Mapping[str, str]) -> Object:
+    """The node of that name, or the schedulable one with most memory that has these labels.
+
+    Raises `ConfigurationError` if there is none, and says why each does not do.
+    """
+    answer = await client.list(NODES)
+    nodes: list[Object] = answer.get("items") or []
+    if name is not None:
+        nodes = [node for node in nodes if node["metadata"]["name"] == name]
+        if not nodes:
+            raise ConfigurationError(f"there is no node {name!r} in the cluster")
+    unfit = {}
+    fit = []
+    for node in nodes:
+        why = _unfit(node, selector)
+        if why:
+            unfit[node["metadata"]["name"]] = why
+        else:
+            fit.append(node)
+    if not fit:
+        reasons = "; ".join(f"{node}: {why}" for node, why in sorted(unfit.items()))
+        raise ConfigurationError(f"no node to test: {reasons or 'the cluster has none'}")
+    return max(fit, key=lambda node: (_allocatable(node, "memory") or 0, node["metadata"]["name"]))
+
+
+def node_facts(node: Object) -> NodeFacts:
+    """What a node has, for the results."""
+    network = (node.get("spec") or {}).get("podCIDR")
+    addresses = None
+    if network:
+        addresses = max(0, ipaddress.ip_network(network, strict=False).num_addresses - 2)
+    cpu = _allocatable(node, "cpu", "capacity")
+    memory = _allocatable(node, "memory", "capacity")
+    return NodeFacts(
+        name=node["metadata"]["name"],
+        cpu=None if cpu is None else float(cpu),
+        memory=None if memory is None else int(memory),
+        max_pods=_whole(node, "pods"),
+        devices=_whole(node, DEVICE),
+        pod_ips=addresses,
+        runtime=node["status"].get("nodeInfo", {}).get("containerRuntimeVersion", ""),
+    )
+
+
+def node_selector(node: Object) -> dict[str, str]:
+    """Labels that select exactly this node."""
+    metadata = node["metadata"]
+    return {HOSTNAME: (metadata.get("labels") or {}).get(HOSTNAME, metadata["name"])}
+
+
+def _unfit(node: Object, selector: Mapping[str, str]) -> str:
+    labels = node["metadata"].get("labels") or {}
+    missing = [f"{key}={value}" for key, value in selector.items() if labels.get(key) != value]
+    if missing:
+        return f"has no label {', '.join(missing)}"
+    if (node.get("spec") or {}).get("unschedulable"):
+        return "is cordoned"
+    ready = [each for each in node["status"].get("conditions") or [] if each["type"] == "Ready"]
+    if not ready or ready[0]["status"] != "True":
+        return "is not ready"
+    if labels.get(SCHEDULABLE) != "true":
+        return f"is not schedulable for KubeVirt (label {SCHEDULABLE})"
+    return ""
+
+
+def _allocatable(node: Object, key: str, where: str = "allocatable") -> decimal.Decimal | None:
+    return amount((node["status"].get(where) or {}).get(key))
+
+
+def _whole(node: Object, key: str) -> int | None:
+    found = _allocatable(node, key)
+    return None if found is None else int(found)

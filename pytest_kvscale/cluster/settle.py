@@ -1,0 +1,99 @@
+"""Waiting for a state of the cluster by watching it, not by asking again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from pytest_kvscale.cluster.client import Client, Object, Resource
+from pytest_kvscale.cluster.watch import Follower
+
+
+class Mirror:
+    """What is in one collection, kept up to date by a watch."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.objects: dict[str, Object] = {}
+        """By name."""
+        self._tell = changed
+
+    def listed(self, objects: list[Object], version: str, at: float, since: float | None) -> None:
+        """See `watch.Receiver`."""
+        self.objects = {each["metadata"]["name"]: each for each in objects}
+        self._tell()
+
+    def changed(self, kind: str, obj: Object, at: float) -> None:
+        """See `watch.Receiver`."""
+        name = obj["metadata"]["name"]
+        if kind == "DELETED":
+            self.objects.pop(name, None)
+        else:
+            self.objects[name] = obj
+        self._tell()
+
+
+@contextlib.asynccontextmanager
+async def following(*followers: Follower) -> AsyncIterator[asyncio.Task[None]]:
+    """Let followers run meanwhile; yields a task that ends with the first one that fails."""
+    async def all_of_them() -> None:
+        async with asyncio.TaskGroup() as group:
+            for follower in followers:
+                group.create_task(follower.run())
+
+    task = asyncio.create_task(all_of_them(), name="followers")
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task
+
+
+async def until(
+    client: Client,
+    wanted: Sequence[tuple[Resource, str, str]],
+    reached: Callable[[Sequence[Mirror]], bool],
+    timeout: float,
+) -> bool:
+    """Watch collections (resource, namespace, field selector) until they are as wanted.
+
+    `reached` is called after every change with what is in each. False if the time (seconds) ran
+    out before; raises `ApiError` if the API does not let us look.
+    """
+    wake = asyncio.Event()
+    mirrors = [Mirror(wake.set) for _ in wanted]
+    followers = [
+        Follower(client, resource, namespace, mirror, fields=fields)
+        for (resource, namespace, fields), mirror in zip(wanted, mirrors, strict=True)
+    ]
+    try:
+        async with asyncio.timeout(timeout), following(*followers) as failing:
+            for follower in followers:
+                await _first(failing, follower.watching.wait())
+            while not reached(mirrors):
+                wake.clear()
+                await _first(failing, wake.wait())
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _first(failing: asyncio.Task[None], waiting: object) -> None:
+    """Wait for the second; if the first one ends before, with its exception."""
+    task = asyncio.ensure_future(waiting)  # type: ignore[call-overload]
+    try:
+        await asyncio.wait((failing, task), return_when=asyncio.FIRST_COMPLETED)
+        if failing.done():
+            raise_first(failing)
+    finally:
+        task.cancel()
+
+
+def raise_first(failing: asyncio.Task[None]) -> None:
+    """Raise the exception of the follower that failed, not the group around it."""
+    problem = failing.exception()
+    while isinstance(problem, BaseExceptionGroup):
+        problem = problem.exceptions[0]
+    if problem is not None:
+        raise problem

@@ -1,0 +1,104 @@
+"""Which tests are ours: density levels as parameters, and what `-k 400` means for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from pytest_kvscale import options
+from pytest_kvscale.errors import ConfigurationError
+
+LEVEL = "density_level"
+MARKER = "density"
+_FIXTURES = frozenset({LEVEL, "density_run", "kv_cluster", "kv_node", "kv_namespace", "kv_tuning"})
+_TOKEN = re.compile(r"[\w:+\-.\[\]\\/=\"']+")
+_OURS = "kvscale:density:"
+
+
+def parametrize(metafunc: pytest.Metafunc, levels: Sequence[int]) -> None:
+    """Give a test one run for each level: those of its marker, else those of the settings."""
+    if LEVEL not in metafunc.fixturenames:
+        return
+    marker = metafunc.definition.get_closest_marker(MARKER)
+    if marker is not None and (marker.args or marker.kwargs):
+        levels = _marker_levels(marker, metafunc.definition.nodeid)
+    metafunc.parametrize(LEVEL, levels, ids=[str(each) for each in levels], indirect=True)
+
+
+def _marker_levels(marker: pytest.Mark, where: str) -> tuple[int, ...]:
+    unknown = sorted(set(marker.kwargs) - {"levels"})
+    if marker.args or unknown:
+        raise ConfigurationError(
+            f"{where}: the marker density takes levels=(50, 100, ...) and nothing else"
+        )
+    given = marker.kwargs["levels"]
+    parts = [given] if isinstance(given, int) else given
+    try:
+        return options.levels(",".join(str(part) for part in parts))
+    except (ValueError, TypeError) as problem:
+        raise ConfigurationError(f"{where}: the marker density: {problem}") from None
+
+
+def is_ours(item: pytest.Item) -> bool:
+    """Whether a test works on a cluster through our fixtures."""
+    return not _FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+def level_of(item: pytest.Item) -> int | None:
+    """The density level a test runs, if it has one."""
+    callspec = getattr(item, "callspec", None)
+    level = callspec.params.get(LEVEL) if callspec is not None else None
+    return level if isinstance(level, int) else None
+
+
+def suites_of(items: Iterable[pytest.Item]) -> list[Path]:
+    """The folders tests lie in, each once."""
+    return [*dict.fromkeys(item.path.parent for item in items)]
+
+
+def select_levels(items: Sequence[pytest.Item], keyword: str) -> str:
+    """The `-k` expression in which a number means a level of ours, and that level only.
+
+    pytest matches words as parts of names, so that 400 would take 1400 too. Tests with a level
+    get a keyword for it, and each number in the expression is replaced by that keyword for them;
+    for all other tests it means what it always does. Raises `ConfigurationError` for a number
+    that is no level (and no part of another test's name either).
+    """
+    leveled = {item: level for item in items if (level := level_of(item)) is not None}
+    if not leveled or not any(_numbers(keyword)):
+        return keyword
+    known = sorted(set(leveled.values()))
+    others = [item for item in items if item not in leveled]
+    for item, level in leveled.items():
+        item.extra_keyword_matches.update({_OURS, _keyword(level)})
+    for number in _numbers(keyword):
+        if int(number) in known or any(_plain_match(item, number) for item in others):
+            continue
+        raise ConfigurationError(
+            f"-k {keyword}: {number} is no level; the levels are "
+            + ", ".join(str(each) for each in known)
+        )
+
+    def replace(match: re.Match[str]) -> str:
+        word = match[0]
+        if not word.isdecimal():
+            return word
+        return f"({_keyword(int(word))} or ({word} and not {_OURS}))"
+
+    return _TOKEN.sub(replace, keyword)
+
+
+def _numbers(keyword: str) -> Iterator[str]:
+    return (word for word in _TOKEN.findall(keyword) if word.isdecimal())
+
+
+def _keyword(level: int) -> str:
+    return f"kvscale:level:{level}:"
+
+
+def _plain_match(item: pytest.Item, word: str) -> bool:
+    names = [node.name for node in item.listchain()[1:]]
+    return any(word in name for name in (*names, *item.extra_keyword_matches))

@@ -1,0 +1,305 @@
+"""One level, through the rooms: namespace, watches, creation, waiting, deletion.
+
+This is the way every run takes, on whatever cluster. It may be cut short at any point (a stall,
+Ctrl-C, a lost API): it always goes on to delete what it created, and what was measured until
+then can be asked for at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pytest_kvscale import durations
+from pytest_kvscale.cluster.client import (
+    EVENTS,
+    NAMESPACES,
+    PODS,
+    VMIS,
+    ApiError,
+    Client,
+    LostConnectionError,
+    Object,
+)
+from pytest_kvscale.cluster.settle import following, raise_first
+from pytest_kvscale.cluster.templates import RUN_LABEL, Template
+from pytest_kvscale.cluster.watch import Follower
+from pytest_kvscale.load.create import Creator
+from pytest_kvscale.load.delete import Deleter, delete_namespace
+from pytest_kvscale.load.pacing import offsets
+from pytest_kvscale.measure.figures import Figures, figures
+from pytest_kvscale.measure.observe import Observer
+from pytest_kvscale.measure.recording import Recorder
+from pytest_kvscale.measure.timeline import Creation, Sign
+
+LEAST_STALL = 600.0
+STALL_BEYOND_QEMU = 180.0
+_POD_SECURITY = {"pod-security.kubernetes.io/enforce": "privileged"}
+
+
+@dataclasses.dataclass(frozen=True)
+class LevelPlan:
+    """What one level is to do. Times are seconds."""
+
+    level: int
+    run: str
+    namespace: str
+    template: Template
+    node: str
+    node_selector: dict[str, str]
+    qps: float
+    burst: int
+    timeout: float
+    stall: float
+    delete_timeout: float
+    recording: Path | None = None
+
+
+def stall_after(setting: float | None, qemu_timeout: float) -> float:
+    """How long nothing may progress: as set, or by the time a launcher waits for its domain."""
+    return max(LEAST_STALL, qemu_timeout + STALL_BEYOND_QEMU) if setting is None else setting
+
+
+class LevelRun:
+    """One level of one run; `run` does it, `figures` tells what was measured so far."""
+
+    def __init__(self, client: Client, plan: LevelPlan) -> None:
+        self._client = client
+        self._plan = plan
+        self._recorder: Recorder | None = None
+        self._before = dict(client.requests)
+        self._cpu = _cpu_seconds()
+        self._start = 0.0
+        self.observer = Observer()
+        self.ended = "not begun"
+        """How the waiting ended, in words."""
+        self.problem = ""
+        """What cut the level short, if something did."""
+        self.namespace_left = False
+        self.end: float | None = None
+        """When everything was over (loop time)."""
+
+    def figures(self) -> Figures:
+        """What was measured so far."""
+        return figures(self.observer, self._plan.level, self._plan.qps)
+
+    def harness(self) -> dict[str, Any]:
+        """What measuring cost: requests by verb, CPU seconds, peak memory in bytes."""
+        now, before = self._client.requests, self._before
+        return {
+            "api_requests": {
+                verb: now[verb] - before.get(verb, 0)
+                for verb in sorted(now)
+                if now[verb] - before.get(verb, 0)
+            },
+            "cpu_s": round(_cpu_seconds() - self._cpu, 3),
+            "max_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+
+    async def run(self) -> None:
+        """Do the level. What goes wrong is told by `problem`; only cancellation is raised."""
+        plan, loop = self._plan, asyncio.get_running_loop()
+        self._start = loop.time()
+        made: Object | None = None
+        with contextlib.ExitStack() as stack:
+            if plan.recording is not None:
+                self._recorder = Recorder(plan.recording, self._start)
+                stack.callback(self._recorder.close)
+            try:
+                made = await self._namespace()
+                async with following(*self._followers()) as failing:
+                    await self._create_and_delete(failing)
+            except (ApiError, LostConnectionError, TimeoutError) as problem:
+                self.problem = f"the API was lost: {problem or 'no answer in time'}"
+                self.observer.end_level(loop.time())
+            finally:
+                if made is not None:
+                    await self._remove_namespace(made)
+                self.end = loop.time()
+
+    # Beginning ------------------------------------------------------------------------------
+
+    async def _namespace(self) -> Object | None:
+        """Make the namespace; None if there is one, which is then used and kept."""
+        name, labels = self._plan.namespace, {RUN_LABEL: self._plan.run, **_POD_SECURITY}
+        wanted: Object = {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": name, "labels": labels},
+        }
+        try:
+            return await self._client.create(NAMESPACES, "", wanted)
+        except ApiError as problem:
+            if problem.code == 409:
+                return None
+            raise
+
+    def _followers(self) -> list[Follower]:
+        labels = f"{RUN_LABEL}={self._plan.run}"
+        sources = (("vmis", VMIS, labels), ("pods", PODS, labels), ("events", EVENTS, ""))
+        return [
+            Follower(self._client, kind, self._plan.namespace, _Tap(self, stream), labels=selector)
+            for stream, kind, selector in sources
+        ]
+
+    # The level ------------------------------------------------------------------------------
+
+    async def _create_and_delete(self, failing: asyncio.Task[None]) -> None:
+        plan, loop = self._plan, asyncio.get_running_loop()
+        deadline = loop.time() + plan.timeout
+        try:
+            creating = asyncio.create_task(self._create(deadline), name="creating")
+            try:
+                await self._wait_for_end(creating, failing, deadline)
+            finally:
+                creating.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await creating
+                self._end_level()
+            if failing.done():
+                raise_first(failing)
+        finally:
+            await self._delete()
+
+    async def _create(self, deadline: float) -> None:
+        plan, start = self._plan, asyncio.get_running_loop().time()
+        creator = Creator(self._client, plan.namespace, plan.run, self._answered)
+        creations = [
+            Creation(f"density-{plan.level}-{index:04d}", start + offset)
+            for index, offset in enumerate(offsets(plan.level, plan.qps, plan.burst))
+        ]
+        for creation in creations:
+            self.observer.expect(creation)
+
+        def planned() -> Iterator[tuple[Creation, Callable[[], Object]]]:
+            for index, creation in enumerate(creations):
+                yield creation, lambda creation=creation, index=index: self._object(creation, index)  # type: ignore[misc]
+
+        await creator.create_all(planned(), deadline)
+
+    def _object(self, creation: Creation, index: int) -> Object:
+        plan = self._plan
+        return plan.template.render(
+            creation.name, plan.namespace, plan.level, index, plan.run, plan.node,
+            plan.node_selector,
+        )  # fmt: skip
+
+    def _answered(self, creation: Any, at: float, code: int, message: str) -> None:
+        if code == 201:
+            creation.acked = at
+        else:
+            self.observer.refused(creation, Sign(at, "api", "create", message), code)
+        if self._recorder is not None:
+            self._recorder.create(creation, at, code, message)
+
+    async def _wait_for_end(
+        self, creating: asyncio.Task[None], failing: asyncio.Task[None], deadline: float
+    ) -> None:
+        """Wait until all have settled, nothing progresses any more, or the time is up."""
+        plan, observer, loop = self._plan, self.observer, asyncio.get_running_loop()
+        wake = asyncio.Event()
+        observer.on_change = wake.set
+        creating.add_done_callback(lambda _: wake.set())
+        failing.add_done_callback(lambda _: wake.set())
+        self.ended = "interrupted"
+        while True:
+            now = loop.time()
+            progress = max(self._start, observer.last_progress or 0.0)
+            if failing.done():
+                self.ended = "the watches failed"
+                return
+            if creating.done():
+                creating.result()
+                if observer.settled:
+                    self.ended = f"settled after {durations.write(now - self._start)}"
+                    return
+            if now >= deadline:
+                self.ended = f"time was up after {durations.write(plan.timeout)} (--kvscale-timeout)"
+                return
+            if now >= progress + plan.stall:
+                self.ended = f"nothing progressed for {durations.write(plan.stall)} (--kvscale-stall)"
+                return
+            wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(min(deadline, progress + plan.stall)):
+                    await wake.wait()
+
+    # Ending ---------------------------------------------------------------------------------
+
+    def _end_level(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self.observer.end_level(now)
+        if self._recorder is not None:
+            self._recorder.write("end", now, how=self.ended)
+
+    async def _delete(self) -> None:
+        loop = asyncio.get_running_loop()
+        deleter = Deleter(
+            self._client, self.observer, self._plan.namespace, self._plan.run, self._delete_asked
+        )
+        await deleter.delete_all(loop.time() + self._plan.delete_timeout)
+
+    def _delete_asked(self, at: float) -> None:
+        if self._recorder is not None:
+            self._recorder.write("delete", at)
+
+    async def _remove_namespace(self, made: Object) -> None:
+        deadline = asyncio.get_running_loop().time() + self._plan.delete_timeout
+        name = made["metadata"]["name"]
+        try:
+            gone = await delete_namespace(self._client, name, made["metadata"]["uid"], deadline)
+        except (ApiError, LostConnectionError, TimeoutError) as problem:
+            self.problem = self.problem or f"the namespace {name} could not be deleted: {problem}"
+            gone = False
+        if not gone:
+            self.namespace_left = True
+            self.problem = self.problem or (
+                f"the namespace {name} is still there after "
+                f"{durations.write(self._plan.delete_timeout)} (--kvscale-delete-timeout): "
+                f"kubectl get namespace {name} -o yaml"
+            )
+
+    def received(self, stream: str, kind: str, obj: Object, at: float) -> None:
+        """One event of a watch."""
+        self.observer.take(stream, kind, obj, at)
+        if self._recorder is not None:
+            self._recorder.write(stream, at, event={"type": kind, "object": obj})
+
+    def listed(
+        self, stream: str, objects: list[Object], version: str, at: float, since: float | None
+    ) -> None:
+        """All objects of a collection, at the start or after a lost watch."""
+        self.observer.take_list(stream, objects, at, at if since is None else since)
+        if self._recorder is not None:
+            summary = {"resourceVersion": version, "items": len(objects)}
+            if since is None:
+                self._recorder.write(stream, at, list=summary)
+            else:
+                lost = round(since - self._start, 6)
+                self._recorder.write(stream, at, list=summary, since=lost, objects=objects)
+
+
+class _Tap:
+    """Hands one watch's events to the level."""
+
+    def __init__(self, level: LevelRun, stream: str) -> None:
+        self._level = level
+        self._stream = stream
+
+    def listed(self, objects: list[Object], version: str, at: float, since: float | None) -> None:
+        """See `watch.Receiver`."""
+        self._level.listed(self._stream, objects, version, at, since)
+
+    def changed(self, kind: str, obj: Object, at: float) -> None:
+        """See `watch.Receiver`."""
+        self._level.received(self._stream, kind, obj, at)
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime

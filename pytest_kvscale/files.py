@@ -1,0 +1,127 @@
+"""Having pytest write its own reports into the run's folder, beside where the user wants them.
+
+JUnit and HTML are written by pytest and pytest-html; nothing is registered with them before a
+density test was found, so that other runs are not touched.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from _pytest import junitxml
+
+from pytest_kvscale.report import junit, terminal
+
+if TYPE_CHECKING:
+    from pytest_kvscale.session import Run
+
+JUNIT, HTML = "junit.xml", "report.html"
+
+
+class ReportFiles:
+    """The reports of one pytest session that has density tests."""
+
+    def __init__(self, config: pytest.Config, run: Run) -> None:
+        self._config = config
+        self._run = run
+        self._given = config.option.xmlpath
+        self._own_html: Any = None
+        self.html_missing = ""
+        """Why there is no report.html, if there is none."""
+
+    def begin(self, session: pytest.Session) -> None:
+        """From here on, tests are written down for our files."""
+        config, folder = self._config, self._run.folder.make()
+        if not self._given:
+            config.option.xmlpath = str(folder / JUNIT)
+            junitxml.pytest_configure(config)
+            config.stash[junitxml.xml_key].pytest_sessionstart()
+        if not config.pluginmanager.has_plugin("html"):
+            self.html_missing = "pytest-html is switched off (-p no:html)"
+            return
+        self._own_html = _make_html(config, folder / HTML)
+        self._own_html.pytest_sessionstart(session)
+        self._own_html.pytest_collection_finish(session)
+
+    def title(self, report: Any) -> None:
+        """Name our report after the run."""
+        if self._own_html is not None and report is self._own_html._report:
+            report.title = f"pytest-kvscale: run {self._run.id}"
+
+    def before_they_are_written(self) -> None:
+        """Add the figures to the JUnit file."""
+        reports = self._run.reports
+        xml = self._config.stash.get(junitxml.xml_key, None)
+        if xml is None or not reports:
+            return
+        levels = [each["level"] for each in reports]
+        run, cluster = reports[-1]["run"], reports[-1]["cluster"]
+        for name, value in junit.properties(run, cluster, levels):
+            xml.add_global_property(name, value)
+
+    def html_content(self) -> str:
+        """What stands in every HTML report of this session."""
+        from pytest_kvscale.report import html
+
+        last = self._run.reports[-1]
+        return html.page(last["run"], last["cluster"], self._run.reports)
+
+    def summary(self) -> Iterator[str]:
+        """The table of levels, and where the files are."""
+        reports = self._run.reports
+        folder = self._run.folder.path
+        if not reports:
+            yield f"no level was measured; what there is lies in {folder}"
+            return
+        simulated = reports[-1]["run"]["simulated"]
+        if simulated != "false":
+            yield f"SIMULATED ({simulated}): these are not figures of real hardware"
+        yield from terminal.table([each["level"] for each in reports])
+        yield self.html_missing or f"report: {folder / HTML}"
+        yield f"results: {folder / 'results.json'}"
+
+    def after_they_were_written(self) -> None:
+        """Put a copy of the user's own JUnit file into the run's folder."""
+        xml = self._config.stash.get(junitxml.xml_key, None)
+        target = self._run.folder.path / JUNIT
+        if self._given and xml is not None and Path(xml.logfile) != target.absolute():
+            shutil.copyfile(xml.logfile, target)
+
+
+def write_error(config: pytest.Config, run: Run, sentence: str) -> None:
+    """A JUnit file with one error: the sentence why the run could not begin."""
+    given = config.option.xmlpath
+    targets = [Path(given)] if given else []
+    try:
+        targets.append(run.folder.make() / JUNIT)
+    except Exception:  # noqa: BLE001 - the folder may be what is wrong; the sentence is shown anyway
+        if not targets:
+            return
+    for target in targets:
+        xml = junitxml.LogXML(
+            str(target), config.option.junitprefix, config.getini("junit_suite_name"),
+            family=config.getini("junit_family"),
+        )  # fmt: skip
+        xml.pytest_sessionstart()
+        report = pytest.CollectReport("kvscale", "failed", sentence, [])
+        xml.pytest_collectreport(report)
+        xml.pytest_sessionfinish()
+
+
+def _make_html(config: pytest.Config, path: Path) -> Any:
+    """A self-contained report of pytest-html at this path, made by the plugin itself."""
+    from pytest_html import plugin
+
+    option, manager = config.option, config.pluginmanager
+    before = set(map(id, manager.get_plugins()))
+    saved = option.htmlpath, option.self_contained_html
+    option.htmlpath, option.self_contained_html = str(path), True
+    try:
+        plugin.pytest_configure(config)
+    finally:
+        option.htmlpath, option.self_contained_html = saved
+    return next(each for each in manager.get_plugins() if id(each) not in before)

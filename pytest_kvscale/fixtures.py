@@ -1,0 +1,98 @@
+"""The fixtures; all work is done elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_kvscale import state
+
+if TYPE_CHECKING:
+    from pytest_kvscale.cluster.choose import Connection
+    from pytest_kvscale.cluster.nodes import NodeFacts
+    from pytest_kvscale.cluster.tuning import Change
+    from pytest_kvscale.judge.verdict import DensityResult
+    from pytest_kvscale.options import Settings
+
+
+@pytest.fixture(scope="session")
+def kv_settings(pytestconfig: pytest.Config) -> Settings:
+    """The settings of this run, from the command line and the ini file."""
+    return state.run_of(pytestconfig).settings
+
+
+@pytest.fixture(scope="session")
+def kv_cluster(pytestconfig: pytest.Config) -> Iterator[Connection]:
+    """The cluster: `kv_cluster.run(coroutine)` waits for work, `kv_cluster.client` sends requests."""
+    run = state.run_of(pytestconfig)
+    yield run.connection
+    run.close()
+
+
+@pytest.fixture(scope="session")
+def kv_tuning(pytestconfig: pytest.Config, kv_cluster: Connection) -> Iterator[list[Change]]:
+    """KubeVirt's settings changed for this run (`--kvscale-tune`); put back when it ends."""
+    run = state.run_of(pytestconfig)
+    yield run.tune()
+    left = run.put_back()
+    if left:
+        fields = ", ".join(".".join(change.path) for change in left)
+        pytest.fail(
+            f"somebody else changed KubeVirt settings during the run; left as they are: {fields}",
+            pytrace=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def kv_node(pytestconfig: pytest.Config, kv_tuning: list[Change]) -> NodeFacts:
+    """The node under test: name, cpu, memory, max_pods, devices, pod_ips, runtime."""
+    return state.run_of(pytestconfig).facts.node
+
+
+@pytest.fixture(scope="session")
+def kv_namespace(pytestconfig: pytest.Config) -> str:
+    """The namespace a level creates its VMIs in; it is made and removed by each level."""
+    return state.run_of(pytestconfig).namespace
+
+
+@pytest.fixture
+def density_level(request: pytest.FixtureRequest) -> int:
+    """The level of this test, one of `--kvscale-levels` or of the marker's."""
+    return int(request.param)
+
+
+@pytest.fixture
+def density_run(
+    request: pytest.FixtureRequest, kv_node: NodeFacts, kv_namespace: str
+) -> Callable[[int], DensityResult]:
+    """Call it with a level: creates so many VMIs, waits, deletes them, and returns the result."""
+    run = state.run_of(request.config)
+
+    def density(level: int) -> DensityResult:
+        return run.run_level(level, run.objectives(request.path.parent))
+
+    return density
+
+
+class SloCheck:
+    """The objectives of a suite; `check` fails the test if a result is no pass."""
+
+    def __init__(self, strict: bool) -> None:
+        self._strict = strict
+
+    def check(self, result: DensityResult) -> None:
+        """Assert that all VMIs ran, nothing was left behind and the objectives were met.
+
+        An inconclusive result fails only with `--kvscale-strict`.
+        """
+        __tracebackhide__ = True
+        if result.verdict == "fail" or (result.verdict == "inconclusive" and self._strict):
+            pytest.fail(result.explanation(), pytrace=False)
+
+
+@pytest.fixture
+def slo(kv_settings: Settings) -> SloCheck:
+    """The objectives: `slo.check(result)` fails the test if a level is no pass."""
+    return SloCheck(kv_settings.strict)

@@ -1,0 +1,1 @@
+"""Deciding: failure classes, objectives and verdicts, as pure functions over measured data."""

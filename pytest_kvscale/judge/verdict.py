@@ -1,0 +1,126 @@
+"""The verdict on a level, and its words: pass, fail or inconclusive, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pytest_kvscale.judge.classes import PENDING, STUCK_TERMINATING, Finding, classify, count
+from pytest_kvscale.judge.objectives import NO_OBJECTIVES, Objectives, Outcome
+from pytest_kvscale.judge.remedies import REMEDIES
+from pytest_kvscale.measure.figures import Figures
+
+Verdict = Literal["pass", "fail", "inconclusive"]
+EXAMPLES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class DensityResult:
+    """One level: what was measured, and what follows from it."""
+
+    level: int
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    """Why it is no pass; one sentence each."""
+    figures: Figures
+    findings: Mapping[str, Finding]
+    """The class of each VMI that failed, by its name."""
+    failures: Mapping[str, int]
+    """How many VMIs failed, by class; `StuckTerminating` beside any other."""
+    objectives: tuple[Outcome, ...]
+    objectives_note: str
+    ended: str
+    """How the level's waiting ended."""
+    harness: Mapping[str, Any]
+    """API requests by verb, CPU seconds and memory of the harness."""
+    cooldown: Mapping[str, Any]
+    """How long the cluster had to rest before the level, and did."""
+
+    @property
+    def running(self) -> int:
+        """VMIs that ran when the level ended."""
+        return self.figures.running
+
+    def explanation(self) -> str:
+        """Why the level is no pass, for an assertion: counts, examples, evidence, remedies."""
+        figures = self.figures
+        head = f"level {self.level}: {self.verdict}: {figures.running} of {figures.requested} running"
+        return "\n".join(
+            [f"{head} ({self.ended})", *(f"  {each}" for each in self.reasons), *self._failures()]
+        )
+
+    def _failures(self) -> list[str]:
+        lines = []
+        pending = {name: each for name, each in self.failures.items() if name in PENDING}
+        if pending:
+            parts = ", ".join(f"{name} {number}" for name, number in pending.items())
+            lines.append(f"  Pending: {sum(pending.values())} ({parts})")
+        for name, number in self.failures.items():
+            lines.append(f"  {name}: {number}")
+            lines += [f"    {each}" for each in self._examples(name)]
+            lines.append(f"    remedy: {REMEDIES[name]}")
+        return lines
+
+    def _examples(self, name: str) -> list[str]:
+        if name == STUCK_TERMINATING:
+            stuck = [each.name for each in self.figures.timelines if each.uid and each.gone is None]
+            return [f"{each}: still there" for each in stuck[:EXAMPLES]]
+        found = [(vmi, each) for vmi, each in self.findings.items() if each.name == name]
+        lines = []
+        for vmi, finding in found[:EXAMPLES]:
+            first, *rest = finding.evidence or ("no evidence",)
+            lines.append(f"{vmi}: {first}")
+            lines += [f"  {each}" for each in rest]
+        return lines
+
+
+def judge(
+    level: int,
+    figures: Figures,
+    objectives: Objectives = NO_OBJECTIVES,
+    max_lag: float | None = None,
+    ended: str = "",
+    problem: str = "",
+    harness: Mapping[str, Any] | None = None,
+    cooldown: Mapping[str, Any] | None = None,
+) -> DensityResult:
+    """Judge a level.
+
+    `max_lag` (seconds) is the most that `lag_p99` may be; `problem` is what cut the run short.
+    A level fails if a VMI failed, something was left behind, an objective was missed or the run
+    was cut short. One that would pass but fell behind its pace is inconclusive.
+    """
+    findings = {each.name: classify(each) for each in figures.not_running}
+    failures = count(findings.values())
+    if figures.left_behind:
+        failures[STUCK_TERMINATING] = figures.left_behind
+    outcomes = objectives.check(level, figures)
+    reasons = [problem] if problem else []
+    missing = figures.requested - figures.running
+    if missing:
+        reasons.append(f"{missing} of {figures.requested} VMIs did not run")
+    if figures.left_behind:
+        reasons.append(f"{figures.left_behind} VMIs or pods were left behind")
+    reasons += [each.text() for each in outcomes if not each.ok]
+    verdict: Verdict = "fail" if reasons else "pass"
+    lag = figures.pacing["lag_p99"]
+    if max_lag is not None and lag is not None and lag > max_lag:
+        reasons.append(
+            f"creates were sent up to {lag:.3f} s late (lag_p99; at most {max_lag:g} s): the harness "
+            "or the API fell behind the pace"
+        )
+        verdict = "inconclusive" if verdict == "pass" else verdict
+    return DensityResult(
+        level=level,
+        verdict=verdict,
+        reasons=tuple(reasons),
+        figures=figures,
+        findings=findings,
+        failures=failures,
+        objectives=outcomes,
+        objectives_note="" if outcomes else objectives.note or f"no objective for level {level}",
+        ended=ended,
+        harness=harness or {},
+        cooldown=cooldown or {},
+    )

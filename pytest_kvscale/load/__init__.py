@@ -1,0 +1,1 @@
+"""Load: creating VMIs at a pace, and deleting them."""

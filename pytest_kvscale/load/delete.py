@@ -1,0 +1,119 @@
+"""Deleting what a run created, and nothing else, and waiting until it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sized
+from typing import Protocol
+
+from pytest_kvscale.cluster.client import (
+    NAMESPACES,
+    VMIS,
+    ApiError,
+    Client,
+    repeat_until,
+)
+from pytest_kvscale.cluster.settle import until
+from pytest_kvscale.cluster.templates import RUN_LABEL
+
+
+class Inventory(Protocol):
+    """What is there of ours, kept up to date by watches."""
+
+    strangers: dict[str, str]
+    """Objects that carry our label and are not ours: name by uid."""
+    on_change: Callable[[], None]
+    """Called when something is gone."""
+
+    @property
+    def present(self) -> int:
+        """How many VMIs and pods of ours are there."""
+        ...
+
+    def undeleted(self) -> Sized:
+        """The VMIs that are there and whose deletion has not been asked for."""
+        ...
+
+    def uids(self) -> Mapping[str, str]:
+        """uid of each VMI that is there, by name."""
+        ...
+
+    def delete_asked(self, at: float) -> None:
+        """The deletion of all that is there is asked for now."""
+        ...
+
+
+class Deleter:
+    """Deletes the VMIs of one level; its inventory tells when they are gone."""
+
+    def __init__(
+        self,
+        client: Client,
+        inventory: Inventory,
+        namespace: str,
+        run: str,
+        asked: Callable[[float], None],
+    ) -> None:
+        self._client = client
+        self._inventory = inventory
+        self._namespace = namespace
+        self._run = run
+        self._asked = asked
+
+    async def delete_all(self, deadline: float) -> bool:
+        """Delete all VMIs of ours and wait until they and their pods are gone.
+
+        False if something is still there at the deadline (loop time).
+        """
+        inventory, loop = self._inventory, asyncio.get_running_loop()
+        wake = asyncio.Event()
+        inventory.on_change = wake.set
+        while True:
+            if inventory.undeleted():
+                now = loop.time()
+                inventory.delete_asked(now)
+                self._asked(now)
+                await self._ask(deadline)
+            if not inventory.present:
+                return True
+            wake.clear()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await wake.wait()
+            except TimeoutError:
+                return False
+
+    async def _ask(self, deadline: float) -> None:
+        """One request for all, if all that carry our label are ours; else one for each of ours."""
+        client, namespace = self._client, self._namespace
+        if not self._inventory.strangers:
+            labels = f"{RUN_LABEL}={self._run}"
+            await repeat_until(
+                deadline, lambda: client.delete_collection(VMIS, namespace, labels)
+            )
+            return
+        for name, uid in self._inventory.uids().items():
+            await self._delete(name, uid, deadline)
+
+    async def _delete(self, name: str, uid: str, deadline: float) -> None:
+        client, namespace = self._client, self._namespace
+        try:
+            await repeat_until(deadline, lambda: client.delete(VMIS, namespace, name, uid))
+        except ApiError as problem:
+            if problem.code not in (404, 409):
+                raise
+
+
+async def delete_namespace(client: Client, name: str, uid: str, deadline: float) -> bool:
+    """Delete a namespace of ours and wait until it is gone; False if it is not at the deadline."""
+    loop = asyncio.get_running_loop()
+    try:
+        await repeat_until(deadline, lambda: client.delete(NAMESPACES, "", name, uid))
+    except ApiError as problem:
+        if problem.code == 404:
+            return True
+        if problem.code != 409:
+            raise
+    wanted = [(NAMESPACES, "", f"metadata.name={name}")]
+    left = max(0.0, deadline - loop.time())
+    return await until(client, wanted, lambda mirrors: not mirrors[0].objects, left)

@@ -1,0 +1,1 @@
+"""Measuring: what a watch told of each VMI, and the figures that follow from it."""

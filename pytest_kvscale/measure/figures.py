@@ -1,0 +1,176 @@
+"""The figures of a level, worked out of its timelines."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any, TypedDict
+
+from pytest_kvscale.measure.observe import Observer
+from pytest_kvscale.measure.percentiles import (
+    DIGITS,
+    Rate,
+    Summary,
+    nearest_rank,
+    per_minute,
+    summarize,
+)
+from pytest_kvscale.measure.timeline import PHASES, Timeline
+
+
+class Rates(TypedDict):
+    """How fast things went."""
+
+    created_per_s: float | None
+    running_per_min: Rate
+    containers_per_min: Rate
+
+
+class Pacing(TypedDict):
+    """What was asked of the load, and what it did; `lag_p99` in seconds."""
+
+    qps: float | None
+    achieved_qps: float | None
+    lag_p99: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """One level in figures; times in seconds."""
+
+    requested: int
+    created: int
+    running: int
+    deleted: int
+    left_behind: int
+    phases: dict[str, Summary]
+    deletion: Summary
+    rates: Rates
+    pacing: Pacing
+    timelines: tuple[Timeline, ...]
+    """In the order of their creation."""
+
+    @property
+    def not_running(self) -> list[Timeline]:
+        """The VMIs that failed: they did not run when the level ended."""
+        return [each for each in self.timelines if not each.running]
+
+
+def figures(observer: Observer, requested: int | None = None, qps: float | None = None) -> Figures:
+    """The figures of an observed level.
+
+    `requested` is how many VMIs were to be created (default: as many as were asked for or seen);
+    `qps` the pace that was asked for. Raises ValueError if nothing was asked for at all.
+    """
+    timelines = sorted(observer.timelines.values(), key=lambda each: (each.creation.due, each.name))
+    total = len(timelines) if requested is None else max(requested, len(timelines))
+    if not total:
+        raise ValueError("nothing was created: there is nothing to measure")
+    created = [each for each in timelines if each.uid or each.creation.acked is not None]
+    asked = [each for each in created if each.delete_asked is not None]
+    gone = [each for each in asked if each.gone is not None]
+    return Figures(
+        requested=total,
+        created=len(created),
+        running=sum(each.running for each in timelines),
+        deleted=len(gone),
+        left_behind=sum(each.gone is None for each in created),
+        phases={
+            phase: summarize(_durations(timelines, phase), total) for phase in PHASES
+        },
+        deletion=summarize(
+            (each.gone - each.delete_asked for each in gone if each.gone and each.delete_asked),
+            len(asked),
+        ),
+        rates=_rates(timelines, created),
+        pacing=_pacing(timelines, qps),
+        timelines=tuple(timelines),
+    )
+
+
+def _durations(timelines: Iterable[Timeline], phase: str) -> list[float]:
+    found = (each.since_sent(each.phases.get(phase)) for each in timelines)
+    return [each for each in found if each is not None]
+
+
+def _rates(timelines: Sequence[Timeline], created: Sequence[Timeline]) -> Rates:
+    start = min((each.sent for each in timelines if each.sent is not None), default=None)
+    acked = [each.creation.acked for each in created if each.creation.acked is not None]
+    took = max(acked) - start if acked and start is not None else 0
+    started = [each.pod.started for each in timelines if each.pod.started is not None]
+    running = [each.phases["Running"] for each in timelines if "Running" in each.phases]
+    return Rates(
+        created_per_s=round(len(acked) / took, DIGITS) if took > 0 else None,
+        running_per_min=per_minute(running, start),
+        containers_per_min=per_minute(started, start),
+    )
+
+
+def _pacing(timelines: Sequence[Timeline], qps: float | None) -> Pacing:
+    creations = {id(each.creation): each.creation for each in timelines}.values()
+    sent = sorted(each.sent for each in creations if each.sent is not None)
+    lags = sorted(max(0.0, each.sent - each.due) for each in creations if each.sent is not None)
+    took = sent[-1] - sent[0] if sent else 0
+    lag = nearest_rank(lags, len(lags), 99) if lags else None
+    return Pacing(
+        qps=qps,
+        achieved_qps=round((len(sent) - 1) / took, DIGITS) if took > 0 else None,
+        lag_p99=None if lag is None else round(lag, DIGITS),
+    )
+
+
+def row(timeline: Timeline, failure_class: str | None, evidence: Sequence[str]) -> dict[str, Any]:
+    """One VMI as a line of `<level>-vmis.jsonl`.
+
+    `intended`, `acked`, `phases`, `deleted` and `gone` count from `sent`, by the client's clock;
+    `server` holds the API's stamps, from the server's own `creationTimestamp`. `bounds` stands
+    where a phase was learnt from a list after a lost watch.
+    """
+    since = timeline.since_sent
+    made = timeline.created_stamp
+    line: dict[str, Any] = {
+        "name": timeline.name,
+        "uid": timeline.uid or None,
+        "intended": since(timeline.creation.due),
+        "sent": None if timeline.sent is None else 0.0,
+        "acked": since(timeline.creation.acked),
+        "phases": {phase: since(at) for phase, at in timeline.phases.items()},
+        "server": {
+            phase: stamp - made for phase, stamp in timeline.stamps.items() if made is not None
+        },
+        "deleted": since(timeline.delete_asked),
+        "gone": since(timeline.gone),
+        "class": failure_class,
+        "evidence": list(evidence),
+    }
+    if timeline.bounds:
+        line["bounds"] = {
+            phase: [since(low), since(high)] for phase, (low, high) in timeline.bounds.items()
+        }
+    return line
+
+
+def phase_counts(
+    timelines: Sequence[Timeline], points: int = 200
+) -> dict[str, list[tuple[float, int]]]:
+    """How many VMIs had reached each phase over time, for a plot.
+
+    By phase, points of (seconds since the first send, VMIs), at most `points` each; `Gone` counts
+    those deleted.
+    """
+    start = min((each.sent for each in timelines if each.sent is not None), default=None)
+    if start is None:
+        return {}
+    curves: dict[str, list[tuple[float, int]]] = {}
+    moments = {
+        "Created": [each.creation.acked for each in timelines],
+        **{phase: [each.phases.get(phase) for each in timelines] for phase in PHASES},
+        "Gone": [each.gone for each in timelines],
+    }
+    for name, found in moments.items():
+        ordered = sorted(each - start for each in found if each is not None)
+        curve = [(round(at, 3), count) for count, at in enumerate(ordered, 1)]
+        step = max(1, len(curve) // points)
+        kept = curve[::step]
+        curves[name] = kept if not curve or kept[-1] == curve[-1] else [*kept, curve[-1]]
+    return curves

@@ -1,0 +1,129 @@
+"""Recordings: what a run's watches told, one JSON object a line, gzipped.
+
+`t` is seconds since the recording began, by the client's clock; `stream` is one of
+
+* `create`: `name`, `sent`, `status` (HTTP status of the answer; 0 without one), and, where the
+  API refused, `message`; `due` if it was recorded;
+* `vmis`, `pods`, `events` (and `vms`, the objects that make VMIs): `event` as received, with
+  `type` and `object`; or `list`, with `resourceVersion` and the number of `items`; a list that
+  followed a lost watch has all its `objects`, and `since`, when the watch was last heard of;
+* `delete`: the moment the deletion was asked for; `end`: the moment the level ended.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+from pytest_kvscale.errors import ConfigurationError
+from pytest_kvscale.measure.observe import Observer
+from pytest_kvscale.measure.timeline import Creation, Sign
+
+Line = dict[str, Any]
+_STREAMS = ("vmis", "pods", "events")
+
+
+class Recorder:
+    """Writes a recording; every call takes the cluster's time (the loop's)."""
+
+    def __init__(self, path: Path, start: float) -> None:
+        self._start = start
+        # No file name and time stamp in the header: the same run writes the same bytes.
+        self._raw = path.open("wb")
+        self._file = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
+
+    def write(self, stream: str, at: float, **content: Any) -> None:
+        """Write one line."""
+        line = {"t": round(at - self._start, 6), "stream": stream, **content}
+        self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+
+    def create(self, creation: Creation, at: float, status: int, message: str = "") -> None:
+        """Write down that a create was answered."""
+        more = {"message": message} if message else {}
+        sent = None if creation.sent is None else round(creation.sent - self._start, 6)
+        due = round(creation.due - self._start, 6)
+        self.write("create", at, name=creation.name, due=due, sent=sent, status=status, **more)
+
+    def close(self) -> None:
+        """End the recording."""
+        self._file.close()
+        self._raw.close()
+
+
+def read(path: Path) -> list[Line]:
+    """The lines of a recording, gzipped or not.
+
+    Raises `ConfigurationError` if it cannot be read, is cut off, or is no recording.
+    """
+    try:
+        with path.open("rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+        opened: IO[str] = (
+            gzip.open(path, "rt", encoding="utf-8") if zipped else path.open(encoding="utf-8")
+        )
+        with opened as file:
+            return [_line(path, number, text) for number, text in enumerate(file, 1) if text.strip()]
+    except OSError as problem:
+        reason = problem.strerror or problem
+        raise ConfigurationError(f"the recording {path} cannot be read: {reason}") from None
+    except (EOFError, zlib.error, UnicodeDecodeError) as problem:
+        raise ConfigurationError(f"the recording {path} is damaged: {problem}") from None
+
+
+def _line(path: Path, number: int, text: str) -> Line:
+    try:
+        line = json.loads(text)
+    except ValueError as problem:
+        raise ConfigurationError(f"the recording {path}, line {number}: {problem}") from None
+    valid = isinstance(line, dict) and isinstance(line.get("stream"), str)
+    if not valid or not isinstance(line.get("t"), int | float):
+        raise ConfigurationError(
+            f"the recording {path}, line {number}: expected an object with 't' and 'stream'"
+        )
+    return line
+
+
+def replay(lines: Iterable[Line]) -> Observer:
+    """Feed a recording to an observer, as if its watches told it now.
+
+    The level ends at the recorded `end`, else at `delete`, else with the last line.
+    """
+    ordered = sorted(lines, key=lambda line: float(line["t"]))
+    observer = Observer()
+    for line in ordered:
+        if line["stream"] == "create":
+            due = line.get("due", line.get("sent"))
+            creation = Creation(line["name"], due if due is not None else line["t"])
+            creation.sent = line.get("sent")
+            observer.expect(creation)
+            if 200 <= line.get("status", 0) < 300:
+                creation.acked = line["t"]
+            else:
+                text = line.get("message", f"HTTP status {line.get('status')}")
+                sign = Sign(line["t"], "api", "create", text)
+                observer.refused(creation, sign, line.get("status", 0))
+    ends = [line["t"] for line in ordered if line["stream"] in ("end", "delete")]
+    end = min(ends, default=ordered[-1]["t"] if ordered else 0.0)
+    observer.end_level(end)
+    for line in ordered:
+        stream, at = line["stream"], line["t"]
+        if stream == "delete":
+            observer.delete_asked(at)
+        elif stream in _STREAMS and "objects" in line:
+            observer.take_list(stream, line["objects"], at, line.get("since", at))
+        elif stream in _STREAMS and _is_event(line.get("event")):
+            observer.take(stream, line["event"]["type"], line["event"]["object"], at)
+    return observer
+
+
+def _is_event(event: Any) -> bool:
+    return (
+        isinstance(event, dict)
+        and event.get("type") in ("ADDED", "MODIFIED", "DELETED")
+        and isinstance(event.get("object"), dict)
+        and isinstance(event["object"].get("metadata"), dict)
+    )

@@ -1,0 +1,127 @@
+"""What is known of one VMI: when it was sent, how far it came, and what spoke against it.
+
+Times are seconds of the cluster's clock (the loop's) as the harness saw things happen; the
+API's own stamps are kept beside them, as POSIX seconds of the server's clock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+PHASES = ("Scheduling", "Scheduled", "Running")
+"""The phases a VMI passes, in order, that are measured from the first send of its creation."""
+FINAL = ("Succeeded", "Failed")
+
+
+@dataclasses.dataclass(slots=True)
+class Sign:
+    """Something that speaks of trouble: a Warning event, a condition, a container's end."""
+
+    at: float
+    """When the harness saw it last."""
+    source: str
+    """`event`, `pod`, `container`, `vmi` or `api`."""
+    reason: str
+    message: str
+    stamp: float = 0.0
+    """The server's stamp of the last time it happened; 0 if it has none."""
+    count: int = 1
+    current: bool = True
+    """Whether it still holds (a condition that went away no longer does)."""
+
+    def text(self) -> str:
+        """One line: where it was seen and what it says."""
+        times = f" ({self.count} times)" if self.count > 1 else ""
+        first_line = self.message.partition("\n")[0].strip()
+        return f"{self.source} {self.reason}: {first_line}{times}"
+
+
+@dataclasses.dataclass(slots=True)
+class Creation:
+    """The request that asked for an object: one VMI, or an object that makes some."""
+
+    name: str
+    due: float
+    sent: float | None = None
+    """When the create was sent first."""
+    acked: float | None = None
+    """When the API said it is there."""
+    refusal: Sign | None = None
+    """Why it was not created, if it was not."""
+    refusal_code: int = 0
+    """HTTP status of the refusal; 0 without an answer."""
+
+
+@dataclasses.dataclass(slots=True)
+class PodFacts:
+    """How far a VMI's launcher pod came."""
+
+    uid: str = ""
+    name: str = ""
+    phase: str = ""
+    scheduled: float | None = None
+    initialized: float | None = None
+    started: float | None = None
+    """When the compute container ran."""
+    has_sandbox: bool = False
+    images_pending: bool = False
+    ended: bool = False
+    gone: float | None = None
+    state: tuple[object, ...] = ()
+    """What must change for it to count as progress."""
+
+
+@dataclasses.dataclass(slots=True)
+class Timeline:
+    """One VMI from the request for it until it is gone."""
+
+    name: str
+    creation: Creation
+    uid: str = ""
+    created_stamp: float | None = None
+    """`metadata.creationTimestamp`."""
+    phase: str = ""
+    phases: dict[str, float] = dataclasses.field(default_factory=dict)
+    """When the watch told of each phase first."""
+    stamps: dict[str, float] = dataclasses.field(default_factory=dict)
+    """`status.phaseTransitionTimestamps`."""
+    bounds: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    """For phases learnt from a list after a lost watch: between which times it happened."""
+    pod: PodFacts = dataclasses.field(default_factory=PodFacts)
+    signs: list[Sign] = dataclasses.field(default_factory=list)
+    lost: bool = False
+    """It ran, and then no longer did, before the level ended."""
+    delete_asked: float | None = None
+    final_phase: float | None = None
+    gone: float | None = None
+
+    @property
+    def sent(self) -> float | None:
+        """When the create was sent first."""
+        return self.creation.sent
+
+    @property
+    def ran(self) -> bool:
+        """Whether it came to run (and may have been lost since)."""
+        return "Running" in self.phases
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self.phase == "Running" and not self.lost
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it can no longer come to run."""
+        return (
+            self.phase in FINAL
+            or self.lost
+            or self.creation.refusal is not None
+            or (self.gone is not None and not self.ran)
+        )
+
+    def since_sent(self, moment: float | None) -> float | None:
+        """Seconds from the first send to a moment, in microseconds' resolution."""
+        if moment is None or self.sent is None:
+            return None
+        return round(moment - self.sent, 6)

@@ -1,0 +1,316 @@
+"""The options of the command line and of the ini file, read into one frozen `Settings`.
+
+An option `--kvscale-X` has the ini key `kvscale_X`; the command line wins. Everything is read
+as text first, so that both ways have the same errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_kvscale import durations
+from pytest_kvscale.errors import ConfigurationError, nearest
+
+DEFAULT_LEVELS = (50, 100, 200, 300, 400)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All settings of a run. Times are seconds."""
+
+    cluster: str = "auto"
+    """Which cluster: auto, kube or sim."""
+    kubeconfig: Path | None = None
+    context: str | None = None
+    allow_simulated: bool = False
+    """Whether `kube` may meet a cluster that says it is simulated."""
+    sim_profile: str = "blog-2021"
+    sim_seed: int = 0
+    levels: tuple[int, ...] = DEFAULT_LEVELS
+    node: str | None = None
+    """The node under test; None: the one schedulable node with most memory."""
+    node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Labels the node under test must have."""
+    namespace: str | None = None
+    """Test namespace; None: one of the run's own, `kvscale-<run id>`."""
+    template: Path | None = None
+    """The object to create; None: the cirros VMI."""
+    variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Variables of the template."""
+    qps: float = 20.0
+    burst: int = 20
+    timeout: float = 3600.0
+    stall: float | None = None
+    """None: the larger of 10 minutes and the effective qemu timeout + 3 minutes."""
+    delete_timeout: float = 1800.0
+    max_lag: float = 1.0
+    slo: Path | None = None
+    """Objectives; None: `slo.yaml` beside the suite."""
+    tune: str | None = None
+    """none, density, or a YAML file; None: what the cluster does by default."""
+    cooldown: float = 3600.0
+    report_dir: Path = Path("reports")
+    record: bool = False
+    strict: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option: its name, how its text becomes a value, and what it means."""
+
+    name: str
+    read: Callable[[str], Any]
+    help: str
+    metavar: str = ""
+    field: str = ""
+    flag: bool = False
+    repeated: bool = False
+
+    @property
+    def target(self) -> str:
+        """The field of `Settings` it sets."""
+        return self.field or self.name.replace("-", "_")
+
+    @property
+    def dest(self) -> str:
+        """Its name among pytest's options, and its ini key."""
+        return "kvscale_" + self.name.replace("-", "_")
+
+
+def duration(text: str) -> float:
+    """Seconds of a duration."""
+    return durations.parse(text)
+
+
+def rate(text: str) -> float:
+    """A rate a second, above 0."""
+    value = _number(text, float, "a number above 0")
+    if value <= 0:
+        raise ValueError(f"{text!r} is no rate: expected a number above 0")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number above 0."""
+    value = _number(text, int, "a whole number above 0")
+    if value < 1:
+        raise ValueError(f"{text!r} is too small: expected a whole number above 0")
+    return value
+
+
+def whole(text: str) -> int:
+    """A whole number."""
+    return _number(text, int, "a whole number")
+
+
+def levels(text: str) -> tuple[int, ...]:
+    """Density levels, e.g. `50,100,200`: each above 0, none twice."""
+    parts = [part.strip() for part in text.split(",")]
+    if not any(parts):
+        raise ValueError("no level is given: expected e.g. 50,100,200")
+    found: list[int] = []
+    for part in parts:
+        value = _number(part, int, "a level: a whole number of VMIs above 0")
+        if value < 1:
+            raise ValueError(f"{part!r} is no level: expected a whole number of VMIs above 0")
+        if value in found:
+            raise ValueError(f"the level {value} is given twice")
+        found.append(value)
+    return tuple(found)
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """One of these words."""
+
+    def read(text: str) -> str:
+        if text not in words:
+            expected = ", ".join(words)
+            raise ValueError(f"{text!r}{nearest(text, words)}: expected one of {expected}")
+        return text
+
+    return read
+
+
+def label_pairs(text: str) -> dict[str, str]:
+    """Labels as `key=value,key=value`."""
+    return dict(_pair(part, "a label") for part in text.split(",") if part.strip())
+
+
+def assignments(text: str) -> dict[str, str]:
+    """Template variables: one `NAME=VALUE` a line."""
+    return dict(_pair(part, "a variable") for part in text.splitlines() if part.strip())
+
+
+def name(text: str) -> str:
+    """Some text that is not empty."""
+    if not text.strip():
+        raise ValueError("it is empty")
+    return text.strip()
+
+
+def namespace(text: str) -> str:
+    """A namespace's name."""
+    if len(text) > 63 or not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", text):
+        raise ValueError(
+            f"{text!r} is no namespace: expected lower-case letters, digits and dashes, at most 63"
+        )
+    return text
+
+
+def _number(text: str, kind: Callable[[str], Any], expected: str) -> Any:
+    try:
+        value = kind(text.strip())
+    except ValueError:
+        raise ValueError(f"{text!r} is not {expected}") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{text!r} is not {expected}")
+    return value
+
+
+def _pair(text: str, what: str) -> tuple[str, str]:
+    key, found, value = text.strip().partition("=")
+    if not found or not key.strip():
+        raise ValueError(f"{text!r} is not {what}: expected NAME=VALUE")
+    return key.strip(), value
+
+
+def path(text: str) -> Path:
+    """A path; `~` is the home folder."""
+    return Path(name(text)).expanduser()
+
+
+CLUSTER_OPTIONS: tuple[Option, ...] = (
+    Option(
+        "cluster",
+        choice("auto", "kube", "sim"),
+        "which cluster: kube (a kubeconfig's), sim (the embedded one), or auto (default): kube if "
+        "one is named explicitly, sim if there is none at all",
+        "auto|kube|sim",
+    ),
+    Option("kubeconfig", path, "the kubeconfig of the cluster", "FILE"),
+    Option("context", name, "the kubeconfig's context", "NAME"),
+    Option(
+        "allow-simulated",
+        bool,
+        "let --kvscale-cluster kube run on a cluster that says it is simulated",
+        flag=True,
+    ),
+    Option(
+        "sim-profile",
+        name,
+        "hardware and versions of the embedded cluster (default: blog-2021)",
+        "NAME|FILE",
+    ),
+    Option("sim-seed", whole, "the embedded cluster's randomness (default: 0)", "N"),
+)
+
+OPTIONS: tuple[Option, ...] = (
+    *CLUSTER_OPTIONS,
+    Option("levels", levels, "density levels (default: 50,100,200,300,400)", "N,N,..."),
+    Option(
+        "node", name, "the node under test (default: the schedulable node with most memory)", "NAME"
+    ),
+    Option("node-selector", label_pairs, "labels the node under test must have", "KEY=VALUE,..."),
+    Option(
+        "namespace",
+        namespace,
+        "test namespace; one that exists is used and kept (default: one of the run's own)",
+        "NAME",
+    ),
+    Option("template", path, "the object to create (default: a cirros VMI)", "FILE"),
+    Option(
+        "set", assignments, "a variable of the template; may be given several times", "NAME=VALUE",
+        field="variables", repeated=True,
+    ),
+    Option("qps", rate, "creations a second (default: 20)", "N"),
+    Option("burst", count, "creations at once at the start (default: 20)", "N"),
+    Option("timeout", duration, "longest wait for a level (default: 1h)", "TIME"),
+    Option(
+        "stall",
+        duration,
+        "a level in which nothing progressed for so long ends (default: the larger of 10m and the "
+        "effective qemu timeout + 3m)",
+        "TIME",
+    ),
+    Option(
+        "delete-timeout", duration, "longest wait for everything to be gone (default: 30m)", "TIME"
+    ),
+    Option(
+        "max-lag", duration, "lag_p99 above which a level is inconclusive (default: 1s)", "TIME"
+    ),
+    Option("slo", path, "objectives (default: slo.yaml beside the suite)", "FILE"),
+    Option(
+        "tune",
+        name,
+        "KubeVirt settings for the run: none, density, or a YAML file; they are put back at the "
+        "end (default: none; density on the embedded cluster)",
+        "none|density|FILE",
+    ),
+    Option("cooldown", duration, "rest of the cluster between levels (default: 1h)", "TIME"),
+    Option("report-dir", path, "where results go (default: reports)", "DIR"),
+    Option("record", bool, "write a recording of each level, for replay", flag=True),
+    Option("strict", bool, "let an inconclusive level fail", flag=True),
+)  # fmt: skip
+
+
+def add_to(parser: Any) -> None:
+    """Add the options and ini keys to pytest's parser."""
+    group = parser.getgroup("kvscale", "KubeVirt density (pytest-kvscale)")
+    for option in OPTIONS:
+        flag = f"--kvscale-{option.name}"
+        if option.flag:
+            group.addoption(flag, dest=option.dest, action="store_true", default=None,
+                            help=option.help)  # fmt: skip
+            parser.addini(option.dest, option.help, type="bool", default=None)
+            continue
+        action = "append" if option.repeated else "store"
+        group.addoption(flag, dest=option.dest, action=action, metavar=option.metavar,
+                        default=None, help=option.help)  # fmt: skip
+        parser.addini(option.dest, option.help, type="string", default=None)
+
+
+def add_to_command(parser: argparse.ArgumentParser, options: Sequence[Option]) -> None:
+    """Add options to a command's parser; they are called as on pytest's command line."""
+    for option in options:
+        flag = f"--kvscale-{option.name}"
+        if option.flag:
+            parser.add_argument(flag, dest=option.dest, action="store_true", default=None,
+                                help=option.help)  # fmt: skip
+        else:
+            parser.add_argument(flag, dest=option.dest, metavar=option.metavar, help=option.help)
+
+
+def read(given: Callable[[str], Any], ini: Callable[[str], Any]) -> Settings:
+    """The settings; `given` has the command line's values by dest, `ini` the ini file's.
+
+    Both answer None for what is not set. Raises `ConfigurationError` naming the option.
+    """
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        raw, where = given(option.dest), f"--kvscale-{option.name}"
+        if raw is None:
+            raw, where = ini(option.dest), option.dest
+        if raw is None or raw == "" and where == option.dest:
+            continue
+        if isinstance(raw, bool):
+            values[option.target] = raw
+            continue
+        text = "\n".join(raw) if isinstance(raw, list) else str(raw)
+        try:
+            values[option.target] = option.read(text)
+        except ValueError as problem:
+            raise ConfigurationError(f"{where}: {problem}") from None
+    return Settings(**values)
+
+
+def explicit(given: Callable[[str], Any], ini: Callable[[str], Any]) -> bool:
+    """Whether any option of ours is set at all."""
+    return any(
+        given(option.dest) is not None or ini(option.dest) not in (None, "") for option in OPTIONS
+    )

@@ -1,0 +1,1 @@
+"""Showing: results file, HTML, plots, JUnit and the table on the terminal."""

@@ -1,0 +1,56 @@
+"""The content of the HTML report: plain HTML and SVG that reads without scripts.
+
+All text is escaped by the template engine; it comes from the cluster as much as from us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_kvscale.report.plot import phases_over_time
+from pytest_kvscale.report.terminal import seconds
+
+Json = Mapping[str, Any]
+_STATISTICS = ("p50", "p90", "p95", "p99", "max", "mean")
+
+
+def page(run: Json, cluster: Json, reports: Sequence[Json]) -> str:
+    """The report's content. A report is a level's object with its curves and explanation."""
+    import jinja2
+    import markupsafe
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(show=_show, gib=_gib, seconds=seconds)
+    details = [
+        {
+            "explanation": each["explanation"],
+            "plot": markupsafe.Markup(  # noqa: S704 - matplotlib escapes the text in its SVG
+                phases_over_time(each["curves"], each["level"]["level"], each["end"])
+            ),
+        }
+        for each in reports
+    ]
+    return environment.get_template("page.html.jinja").render(
+        run=run,
+        cluster=cluster,
+        levels=[each["level"] for each in reports],
+        details=details,
+        statistics=_STATISTICS,
+    )
+
+
+def _show(value: Any, missing: str = "unknown") -> str:
+    if value is None:
+        return missing
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _gib(value: float | None) -> str:
+    return "unknown memory" if value is None else f"{value / 2**30:.1f} GiB"

@@ -1,0 +1,109 @@
+"""The results of a run as files: `results.json` and one line a VMI in `<level>-vmis.jsonl`.
+
+They are written after every level, by the process that measured it, so that nothing measured is
+lost, however the run ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pytest_kvscale.errors import ConfigurationError
+from pytest_kvscale.judge.verdict import DensityResult
+from pytest_kvscale.measure.figures import row
+
+SCHEMA = "kvscale/v1"
+LATEST = "latest"
+Json = dict[str, Any]
+
+
+def level_object(result: DensityResult) -> Json:
+    """One level as `results.json` has it."""
+    figures = result.figures
+    return {
+        "level": result.level,
+        "verdict": result.verdict,
+        "reasons": list(result.reasons),
+        "ended": result.ended,
+        "requested": figures.requested,
+        "created": figures.created,
+        "running": figures.running,
+        "deleted": figures.deleted,
+        "left_behind": figures.left_behind,
+        "failures": dict(result.failures),
+        "phases": figures.phases,
+        "deletion": figures.deletion,
+        "rates": figures.rates,
+        "pacing": figures.pacing,
+        "slo": [
+            {
+                "name": each.name,
+                "limit": each.limit,
+                "value": each.value,
+                "ok": each.ok,
+                "label": each.label,
+            }
+            for each in result.objectives
+        ],
+        "slo_note": result.objectives_note,
+        "prometheus": {},
+        "harness": dict(result.harness),
+        "cooldown": dict(result.cooldown),
+    }
+
+
+def vmi_rows(result: DensityResult) -> list[Json]:
+    """Every VMI of a level, in the order of their creation."""
+    rows = []
+    for timeline in result.figures.timelines:
+        finding = result.findings.get(timeline.name)
+        name, evidence = (finding.name, finding.evidence) if finding else (None, ())
+        rows.append(row(timeline, name, evidence))
+    return rows
+
+
+class ResultsFolder:
+    """The folder of one run; made when something is to be written to it."""
+
+    def __init__(self, report_dir: Path, run: str) -> None:
+        self.path = report_dir / run
+        self._report_dir = report_dir
+
+    def make(self) -> Path:
+        """Make the folder, and let `latest` point at it.
+
+        Raises `ConfigurationError` if it cannot be written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            link, new = self._report_dir / LATEST, self._report_dir / f".{LATEST}-{self.path.name}"
+            if link.is_symlink() or not link.exists():
+                with contextlib.suppress(FileNotFoundError):
+                    new.unlink()
+                new.symlink_to(self.path.name, target_is_directory=True)
+                os.replace(new, link)
+        except OSError as problem:
+            raise ConfigurationError(
+                f"results cannot be written to {self.path}: {problem.strerror or problem}"
+            ) from None
+        return self.path
+
+    def write_level(self, result: DensityResult) -> None:
+        """Write a level's `<level>-vmis.jsonl`."""
+        lines = (json.dumps(each, separators=(",", ":")) + "\n" for each in vmi_rows(result))
+        self._write(f"{result.level}-vmis.jsonl", "".join(lines))
+
+    def write_results(self, run: Json, cluster: Json, levels: list[Json]) -> None:
+        """Write `results.json`, the old one being replaced at once."""
+        content = {"schema": SCHEMA, "run": run, "cluster": cluster, "levels": levels}
+        self._write("results.json", json.dumps(content, indent=1) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.make() / name
+        new = path.with_name(f".{name}.new")
+        new.write_text(text, encoding="utf-8")
+        os.replace(new, path)

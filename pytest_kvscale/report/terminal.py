@@ -1,0 +1,43 @@
+"""The table at the end of a run, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Json = Mapping[str, Any]
+
+_HEADER = ("level", "running", "p50", "p95", "p99", "VMIs/min", "failures", "verdict")
+
+
+def table(levels: Sequence[Json]) -> list[str]:
+    """The levels as lines of a table: creation to Running, in seconds."""
+    rows = [_HEADER, *(_row(each) for each in levels)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column in (6, 7) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _row(level: Json) -> tuple[str, ...]:
+    running, rate = level["phases"]["Running"], level["rates"]["running_per_min"]
+    failures = ", ".join(f"{name} {number}" for name, number in level["failures"].items())
+    return (
+        str(level["level"]),
+        f"{level['running']}/{level['requested']}",
+        *(seconds(running[each]) for each in ("p50", "p95", "p99")),
+        "-" if rate["peak"] is None else f"{rate['peak']:.0f}",
+        failures or "none",
+        level["verdict"],
+    )
+
+
+def seconds(value: float | None) -> str:
+    """Seconds with as many digits as are worth reading; `-` for what was not reached."""
+    if value is None:
+        return "-"
+    return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
