@@ -25,8 +25,9 @@ from pytest_kvscale.cluster.client import (
     Client,
     LostConnectionError,
     Object,
+    repeat_until,
 )
-from pytest_kvscale.cluster.settle import following, raise_first
+from pytest_kvscale.cluster.settle import all_watching, following, raise_problem, unless
 from pytest_kvscale.cluster.templates import RUN_LABEL, Template
 from pytest_kvscale.cluster.watch import Follower
 from pytest_kvscale.load.create import Creator
@@ -39,6 +40,8 @@ from pytest_kvscale.measure.timeline import Creation, Sign
 
 LEAST_STALL = 600.0
 STALL_BEYOND_QEMU = 180.0
+PATIENCE = 60.0
+"""Seconds the API is given to make the namespace."""
 _POD_SECURITY = {"pod-security.kubernetes.io/enforce": "privileged"}
 
 
@@ -112,7 +115,9 @@ class LevelRun:
                 stack.callback(self._recorder.close)
             try:
                 made = await self._namespace()
-                async with following(*self._followers()) as failing:
+                followers = self._followers()
+                async with following(*followers) as failing:
+                    await unless(failing, all_watching(followers))
                     await self._create_and_delete(failing)
             except (ApiError, LostConnectionError, TimeoutError) as problem:
                 self.problem = f"the API was lost: {problem or 'no answer in time'}"
@@ -132,12 +137,16 @@ class LevelRun:
             "kind": "Namespace",
             "metadata": {"name": name, "labels": labels},
         }
+        client, patience = self._client, asyncio.get_running_loop().time() + PATIENCE
         try:
-            return await self._client.create(NAMESPACES, "", wanted)
+            return await repeat_until(patience, lambda: client.create(NAMESPACES, "", wanted))
         except ApiError as problem:
-            if problem.code == 409:
-                return None
-            raise
+            if problem.code != 409:
+                raise
+        there = await repeat_until(patience, lambda: client.get(NAMESPACES, "", name))
+        # It is ours after all if the answer to an earlier create was lost.
+        ours = (there["metadata"].get("labels") or {}).get(RUN_LABEL) == self._plan.run
+        return there if ours else None
 
     def _followers(self) -> list[Follower]:
         labels = f"{RUN_LABEL}={self._plan.run}"
@@ -162,9 +171,9 @@ class LevelRun:
                     await creating
                 self._end_level()
             if failing.done():
-                raise_first(failing)
+                raise_problem(failing)
         finally:
-            await self._delete()
+            await self._delete(failing)
 
     async def _create(self, deadline: float) -> None:
         plan, start = self._plan, asyncio.get_running_loop().time()
@@ -219,10 +228,14 @@ class LevelRun:
                     self.ended = f"settled after {durations.write(now - self._start)}"
                     return
             if now >= deadline:
-                self.ended = f"time was up after {durations.write(plan.timeout)} (--kvscale-timeout)"
+                self.ended = (
+                    f"time was up after {durations.write(plan.timeout)} (--kvscale-timeout)"
+                )
                 return
             if now >= progress + plan.stall:
-                self.ended = f"nothing progressed for {durations.write(plan.stall)} (--kvscale-stall)"
+                self.ended = (
+                    f"nothing progressed for {durations.write(plan.stall)} (--kvscale-stall)"
+                )
                 return
             wake.clear()
             with contextlib.suppress(TimeoutError):
@@ -237,12 +250,16 @@ class LevelRun:
         if self._recorder is not None:
             self._recorder.write("end", now, how=self.ended)
 
-    async def _delete(self) -> None:
-        loop = asyncio.get_running_loop()
+    async def _delete(self, failing: asyncio.Task[None]) -> None:
+        deadline = asyncio.get_running_loop().time() + self._plan.delete_timeout
         deleter = Deleter(
             self._client, self.observer, self._plan.namespace, self._plan.run, self._delete_asked
         )
-        await deleter.delete_all(loop.time() + self._plan.delete_timeout)
+        if failing.done():
+            # Without watches nobody sees them go; they are deleted all the same.
+            await deleter.ask(deadline)
+        else:
+            await unless(failing, deleter.delete_all(deadline))
 
     def _delete_asked(self, at: float) -> None:
         if self._recorder is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _pytest import junitxml
 
+from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.report import junit, terminal
 
 if TYPE_CHECKING:
@@ -94,22 +95,21 @@ class ReportFiles:
 
 def write_error(config: pytest.Config, run: Run, sentence: str) -> None:
     """A JUnit file with one error: the sentence why the run could not begin."""
-    given = config.option.xmlpath
-    targets = [Path(given)] if given else []
+    error = pytest.CollectReport("pytest_kvscale::configuration", "failed", sentence, [])
+    users = config.stash.get(junitxml.xml_key, None)
+    if users is not None:
+        users.pytest_collectreport(error)  # pytest writes it when the session ends.
     try:
-        targets.append(run.folder.make() / JUNIT)
-    except Exception:  # noqa: BLE001 - the folder may be what is wrong; the sentence is shown anyway
-        if not targets:
-            return
-    for target in targets:
-        xml = junitxml.LogXML(
-            str(target), config.option.junitprefix, config.getini("junit_suite_name"),
-            family=config.getini("junit_family"),
-        )  # fmt: skip
-        xml.pytest_sessionstart()
-        report = pytest.CollectReport("kvscale", "failed", sentence, [])
-        xml.pytest_collectreport(report)
-        xml.pytest_sessionfinish()
+        target = run.folder.make() / JUNIT
+    except ConfigurationError:
+        return  # The folder is what is wrong; the sentence says so.
+    ours = junitxml.LogXML(
+        str(target), config.option.junitprefix, config.getini("junit_suite_name"),
+        family=config.getini("junit_family"),
+    )  # fmt: skip
+    ours.pytest_sessionstart()
+    ours.pytest_collectreport(error)
+    ours.pytest_sessionfinish()
 
 
 def _make_html(config: pytest.Config, path: Path) -> Any:

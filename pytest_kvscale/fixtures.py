@@ -25,7 +25,7 @@ def kv_settings(pytestconfig: pytest.Config) -> Settings:
 
 @pytest.fixture(scope="session")
 def kv_cluster(pytestconfig: pytest.Config) -> Iterator[Connection]:
-    """The cluster: `kv_cluster.run(coroutine)` waits for work, `kv_cluster.client` sends requests."""
+    """The cluster: its `client` sends requests, its `run` waits for a coroutine."""
     run = state.run_of(pytestconfig)
     yield run.connection
     run.close()

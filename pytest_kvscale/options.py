@@ -90,7 +90,7 @@ def duration(text: str) -> float:
 
 def rate(text: str) -> float:
     """A rate a second, above 0."""
-    value = _number(text, float, "a number above 0")
+    value: float = _number(text, float, "a number above 0")
     if value <= 0:
         raise ValueError(f"{text!r} is no rate: expected a number above 0")
     return value
@@ -98,7 +98,7 @@ def rate(text: str) -> float:
 
 def count(text: str) -> int:
     """A whole number above 0."""
-    value = _number(text, int, "a whole number above 0")
+    value: int = _number(text, int, "a whole number above 0")
     if value < 1:
         raise ValueError(f"{text!r} is too small: expected a whole number above 0")
     return value
@@ -106,7 +106,8 @@ def count(text: str) -> int:
 
 def whole(text: str) -> int:
     """A whole number."""
-    return _number(text, int, "a whole number")
+    value: int = _number(text, int, "a whole number")
+    return value
 
 
 def levels(text: str) -> tuple[int, ...]:
@@ -296,7 +297,7 @@ def read(given: Callable[[str], Any], ini: Callable[[str], Any]) -> Settings:
         raw, where = given(option.dest), f"--kvscale-{option.name}"
         if raw is None:
             raw, where = ini(option.dest), option.dest
-        if raw is None or raw == "" and where == option.dest:
+        if raw is None or (raw == "" and where == option.dest):
             continue
         if isinstance(raw, bool):
             values[option.target] = raw

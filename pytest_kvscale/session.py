@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_kvscale.cluster.templates import Template
     from pytest_kvscale.cluster.tuning import Change, Tuner
     from pytest_kvscale.density import LevelRun
-    from pytest_kvscale.judge.objectives import Objectives
+    from pytest_kvscale.judge.objectives import AppliesTo, Objectives
     from pytest_kvscale.judge.verdict import DensityResult
     from pytest_kvscale.report.results import ResultsFolder
 
@@ -44,7 +44,7 @@ class Run:
     def __init__(self, settings: Settings, run_id: str | None = None) -> None:
         self.settings = settings
         self.reports: list[Json] = []
-        """Level reports so far, as plain data: the level's object, curves, explanation."""
+        """Level reports so far, as plain data: the level's object, its plot's data, explanation."""
         self._id = run_id
         self._started: str | None = None
         self._connection: Connection | None = None
@@ -136,10 +136,10 @@ class Run:
             size.append(f"{node['cpu']:g} CPUs")
         if node["memory"] is not None:
             size.append(f"{node['memory'] / 2**30:.0f} GiB")
+        versions = f"Kubernetes {identity.kubernetes}, KubeVirt {facts.kubevirt}"
         return [
             f"kvscale: {identity.text()}",
-            f"kvscale: node {node['name']} ({', '.join([*size, node['runtime']])}), "
-            f"Kubernetes {identity.kubernetes}, KubeVirt {facts.kubevirt}",
+            f"kvscale: node {node['name']} ({', '.join([*size, node['runtime']])}), {versions}",
             f"kvscale: run {self.id}, namespace {self.namespace}",
         ]
 
@@ -236,7 +236,7 @@ class Run:
         )
 
     def _write(self, result: DensityResult, running: LevelRun) -> None:
-        from pytest_kvscale.measure.figures import phase_counts
+        from pytest_kvscale.measure.figures import occupancy
         from pytest_kvscale.report.results import level_object
 
         figures = result.figures
@@ -246,7 +246,7 @@ class Run:
             {
                 "level": level_object(result),
                 "explanation": "" if result.verdict == "pass" else result.explanation(),
-                "curves": phase_counts(figures.timelines),
+                "occupancy": occupancy(figures.timelines),
                 "end": None if sent is None or end is None else round(end - sent, 3),
                 "run": self.run_object(),
                 "cluster": self.cluster_object(),
@@ -320,7 +320,7 @@ class Run:
             self._template = templates.Template(path, self.settings.variables)
         return self._template
 
-    def _read_objectives(self, suite: Path) -> Any:
+    def _read_objectives(self, suite: Path) -> tuple[AppliesTo, Objectives] | None:
         from pytest_kvscale.judge import objectives
 
         path = self.settings.slo or suite / SLO_FILE
@@ -336,7 +336,7 @@ class Run:
         if found is None:
             return objectives.NO_OBJECTIVES
         identity = self.identity
-        return objectives.for_cluster(*found, identity.simulated, identity.profile)
+        return objectives.for_cluster(found, identity.simulated, identity.profile)
 
 
 async def _rest(until: float) -> float:

@@ -218,11 +218,12 @@ async def _open(
 ) -> Client:
     """A client by server URL (no authentication), kubeconfig, or service account."""
     import aiohttp
-    from kubernetes.aio import config
+    from kubernetes.aio import config as kube_config
     from kubernetes.aio.client import ApiClient, Configuration
 
     from pytest_kvscale.cluster.client import CONNECTIONS, Client
 
+    config: Any = kube_config  # It has no types.
     configuration = Configuration(host=server) if server else Configuration()
     try:
         if kubeconfig is not None:
@@ -245,9 +246,7 @@ async def _open(
     }
     rest = ApiClient(configuration).rest_client
     headers = {"User-Agent": "pytest-kvscale"}
-    token = configuration.get_api_key_with_prefix("BearerToken")
-    if asyncio.iscoroutine(token):
-        token = await token
+    token = await configuration.get_api_key_with_prefix("BearerToken")
     if token:
         headers["Authorization"] = token
     return Client(

@@ -22,6 +22,7 @@ from typing import Any
 
 from pytest_kvscale.cluster.clock_wire import Wire
 
+_ROUNDING = 1e-6
 _SPINS_BEFORE_POLLING = 1024
 _SPINS_BEFORE_GIVING_UP = 1_000_000
 _PATIENCE_STEP = 0.05
@@ -36,10 +37,17 @@ class ClockStuckError(RuntimeError):
 class _Selector(selectors.BaseSelector):
     """Waits for I/O like the machine's own selector, and moves the loop's time while it does."""
 
-    def __init__(self, wire: Wire, wall: Callable[[], float], stuck: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        wall: Callable[[], float],
+        next_timer: Callable[[], float | None],
+        stuck: Callable[[str], str],
+    ) -> None:
         self._real = selectors.DefaultSelector()
         self._wire = wire
         self._wall = wall
+        self._next_timer = next_timer
         self._describe = stuck
         self._own: set[int] = set()
         self._strangers: set[int] = set()
@@ -99,12 +107,7 @@ class _Selector(selectors.BaseSelector):
             passed = self._wall() - self._last_wall
             if passed > 0:
                 self._spins = 0
-                self._go_on(passed)
-
-    def _go_on(self, seconds: float) -> None:
-        # Kept on a grid of nanoseconds, the resolution the loop allows its timers, so that
-        # rounding does not depend on how many steps led to a moment.
-        self.now = round(self.now + seconds, 9)
+                self.now += passed
 
     def _something_is_ready(self) -> list[tuple[selectors.SelectorKey, int]]:
         """Callbacks are ready, or a timer is due: they come before any I/O."""
@@ -136,7 +139,7 @@ class _Selector(selectors.BaseSelector):
                 return self._wait_for_the_rest(events)
         raise ClockStuckError(
             self._describe(
-                f"bytes on the loopback did not arrive within {_PATIENCE_STEP * _PATIENCE_STEPS:g} s"
+                f"bytes on the loopback did not arrive in {_PATIENCE_STEP * _PATIENCE_STEPS:g} s"
             )
         )
 
@@ -150,21 +153,22 @@ class _Selector(selectors.BaseSelector):
             self._poll(0.001)
         return events
 
-    def _at_the_walls_pace(
-        self, timeout: float | None
-    ) -> list[tuple[selectors.SelectorKey, int]]:
+    def _at_the_walls_pace(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
         before = self._wall()
         events = self._poll(timeout)
         passed = self._wall() - before
         # Waiting may take a little less than asked, by the clock's resolution: be on time.
-        self._go_on(passed if events or timeout is None else max(passed, timeout))
+        self.now += passed if events or timeout is None else max(passed, timeout)
         return events
 
     def _jump(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             # No timer, no I/O: only a thread or a signal can go on. Wait for it really.
             return self._poll(None)
-        self._go_on(timeout)
+        # Exactly to the timer: now + (timer - now) may fall short of it by a rounding error, and
+        # whoever waits for the rest of that would wait at one moment for ever.
+        when, end = self._next_timer(), self.now + timeout
+        self.now = float(when) if when is not None and abs(when - end) < _ROUNDING else end
         return []
 
     def _poll(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -184,6 +188,26 @@ class _Selector(selectors.BaseSelector):
         return key is not None and bool(key.events & event)
 
 
+class _Moment(float):
+    """When a timer is due: of two due at one moment the one that was set first comes first.
+
+    asyncio's heap leaves that open, and what it makes of it depends on timers cancelled before.
+    """
+
+    __slots__ = ("_order",)
+    _order: int
+
+    def __new__(cls, when: float, order: int) -> _Moment:
+        moment = super().__new__(cls, when)
+        moment._order = order
+        return moment
+
+    def __lt__(self, other: float) -> bool:
+        if float.__eq__(self, other) and isinstance(other, _Moment):
+            return self._order < other._order
+        return float.__lt__(self, other)
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio event loop with virtual time (see the module).
 
@@ -193,7 +217,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wire = Wire()
-        self._virtual = _Selector(self._wire, wall, self._describe_tasks)
+        self._timers = 0
+        self._virtual = _Selector(self._wire, wall, self._next_timer, self._describe_tasks)
         super().__init__(self._virtual)
         self._virtual.own_what_is_registered()
         self._executor = concurrent.futures.ThreadPoolExecutor(thread_name_prefix="kvscale")
@@ -202,6 +227,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Seconds of virtual time since the loop was made."""
         return self._virtual.now
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, **kwargs: Any
+    ) -> asyncio.TimerHandle:
+        """Set a timer; timers due at one moment are called in the order they were set."""
+        self._timers += 1
+        return super().call_at(_Moment(when, self._timers), callback, *args, **kwargs)
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
@@ -280,7 +312,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             host = port = None
         if sock is not None:
             sock = self._wire.client_end(sock)
-        return await super().create_connection(protocol_factory, host, port, sock=sock, **kwargs)
+        where: dict[str, Any] = {"host": host, "port": port, "sock": sock}
+        return await super().create_connection(protocol_factory, **where, **kwargs)
 
     async def create_server(  # type: ignore[override]
         self,
@@ -301,14 +334,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             host = port = None
         if sock is not None:
             sock = self._wire.listen(sock)
-        return await super().create_server(
-            protocol_factory, host, port, sock=sock, backlog=backlog, **kwargs
-        )
+        where: dict[str, Any] = {"host": host, "port": port, "sock": sock}
+        return await super().create_server(protocol_factory, backlog=backlog, **where, **kwargs)
 
     def close(self) -> None:
         """Close the loop; threads still at work are not waited for."""
         super().close()
         self._executor.shutdown(wait=False)
+
+    def _next_timer(self) -> float | None:
+        """When the next timer is due (asyncio's own heap; it has no public way to ask)."""
+        timers: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]
+        return timers[0].when() if timers else None
 
     def _describe_tasks(self, what: str) -> str:
         names = sorted(task.get_name() for task in asyncio.all_tasks(self))

@@ -29,7 +29,10 @@ class ClusterFacts:
 
 
 async def gather(client: Client, node: str | None, selector: Mapping[str, str]) -> ClusterFacts:
-    """Look at the cluster. Raises `ConfigurationError` if it has no KubeVirt or no node that does."""
+    """Look at the cluster.
+
+    Raises `ConfigurationError` if it has no KubeVirt that is ready, or no node that does.
+    """
     custom = await kubevirts.find_kubevirt(client)
     chosen = await choose_node(client, node, selector)
     system = await client.get(NAMESPACES, "", "kube-system")

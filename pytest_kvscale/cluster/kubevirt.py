@@ -112,6 +112,8 @@ def _pods(part: Object) -> tuple[int, int, int]:
         wanted, updated, ready = (int(status.get(key) or 0) for key in keys)
         return wanted, updated, ready
     replicas = (part.get("spec") or {}).get("replicas", 1)
-    return int(replicas), int(status.get("updatedReplicas") or 0), int(
-        status.get("readyReplicas") or 0
+    return (
+        int(replicas),
+        int(status.get("updatedReplicas") or 0),
+        int(status.get("readyReplicas") or 0),
     )

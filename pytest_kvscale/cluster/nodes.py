@@ -15,8 +15,8 @@ HOSTNAME = "kubernetes.io/hostname"
 SCHEDULABLE = "kubevirt.io/schedulable"
 DEVICE = "devices.kubevirt.io/kvm"
 
-_UNITS = {
-    "": 0, "k": (10, 3), "M": (10, 6), "G": (10, 9), "T": (10, 12), "P": (10, 15),
+_UNITS: dict[str, tuple[int, int]] = {
+    "": (10, 0), "k": (10, 3), "M": (10, 6), "G": (10, 9), "T": (10, 12), "P": (10, 15),
     "Ki": (2, 10), "Mi": (2, 20), "Gi": (2, 30), "Ti": (2, 40), "Pi": (2, 50), "m": (10, -3),
 }  # fmt: skip
 
@@ -38,9 +38,8 @@ def amount(quantity: object) -> decimal.Decimal | None:
     match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)([a-zA-Z]*)", str(quantity or "").strip())
     if match is None or match[2] not in _UNITS:
         return None
-    unit = _UNITS[match[2]]
-    factor = decimal.Decimal(1) if isinstance(unit, int) else decimal.Decimal(unit[0]) ** unit[1]
-    return decimal.Decimal(match[1]) * factor
+    base, exponent = _UNITS[match[2]]
+    return decimal.Decimal(match[1]) * decimal.Decimal(base) ** exponent
 
 
 async def choose_node(client: Client, name: str | None, selector: Mapping[str, str]) -> Object:

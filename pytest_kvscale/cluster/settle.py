@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from pytest_kvscale.cluster.client import Client, Object, Resource
 from pytest_kvscale.cluster.watch import Follower
+
+T = TypeVar("T")
 
 
 class Mirror:
@@ -36,6 +39,7 @@ class Mirror:
 @contextlib.asynccontextmanager
 async def following(*followers: Follower) -> AsyncIterator[asyncio.Task[None]]:
     """Let followers run meanwhile; yields a task that ends with the first one that fails."""
+
     async def all_of_them() -> None:
         async with asyncio.TaskGroup() as group:
             for follower in followers:
@@ -69,29 +73,38 @@ async def until(
     ]
     try:
         async with asyncio.timeout(timeout), following(*followers) as failing:
-            for follower in followers:
-                await _first(failing, follower.watching.wait())
+            await unless(failing, all_watching(followers))
             while not reached(mirrors):
                 wake.clear()
-                await _first(failing, wake.wait())
+                await unless(failing, wake.wait())
     except TimeoutError:
         return False
     return True
 
 
-async def _first(failing: asyncio.Task[None], waiting: object) -> None:
-    """Wait for the second; if the first one ends before, with its exception."""
-    task = asyncio.ensure_future(waiting)  # type: ignore[call-overload]
+async def all_watching(followers: Sequence[Follower]) -> None:
+    """Wait until each follower has its first list and goes on from there."""
+    for follower in followers:
+        await follower.watching.wait()
+
+
+async def unless(failing: asyncio.Task[None], work: Coroutine[Any, Any, T]) -> T:
+    """Do the work; if followers fail meanwhile, stop it and raise what went wrong there."""
+    task = asyncio.create_task(work)
     try:
         await asyncio.wait((failing, task), return_when=asyncio.FIRST_COMPLETED)
-        if failing.done():
-            raise_first(failing)
+        if task.done():
+            return task.result()
+        raise_problem(failing)
+        raise AssertionError("followers follow until they fail or are cancelled")
     finally:
         task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
-def raise_first(failing: asyncio.Task[None]) -> None:
-    """Raise the exception of the follower that failed, not the group around it."""
+def raise_problem(failing: asyncio.Task[None]) -> None:
+    """Raise what made a follower fail, not the group around it."""
     problem = failing.exception()
     while isinstance(problem, BaseExceptionGroup):
         problem = problem.exceptions[0]

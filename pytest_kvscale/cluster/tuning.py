@@ -77,8 +77,8 @@ def load(name: str) -> Object:
     for key, value in content.items():
         if key not in _FIELDS:
             raise ConfigurationError(
-                f"the tuning {path}: unknown key {str(key)!r}{nearest(str(key), _FIELDS)}: expected "
-                f"parts of the KubeVirt CR's spec: {', '.join(_FIELDS)}"
+                f"the tuning {path}: unknown key {str(key)!r}{nearest(str(key), _FIELDS)}: "
+                f"expected parts of the KubeVirt CR's spec: {', '.join(_FIELDS)}"
             )
         if not isinstance(value, dict):
             raise ConfigurationError(f"the tuning {path}: {key}: expected a mapping, got {value!r}")
@@ -180,8 +180,8 @@ class Tuner:
         if hanging:
             await self.put_back(node)
             raise TuningError(
-                f"the KubeVirt settings were not rolled out within {ROLLOUT_TIMEOUT:g} s: {hanging}; "
-                "they have been put back"
+                f"the KubeVirt settings were not rolled out within {ROLLOUT_TIMEOUT:g} s: "
+                f"{hanging}; they have been put back"
             )
         return made
 

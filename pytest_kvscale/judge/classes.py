@@ -58,7 +58,13 @@ _QEMU_TIMEOUT = re.compile(
     re.IGNORECASE,
 )
 _NODE_LOST = frozenset(
-    {"NodeLost", "NodeNotReady", "NodeUnresponsive", "TaintManagerEviction", "NodeControllerEviction"}
+    {
+        "NodeLost",
+        "NodeNotReady",
+        "NodeUnresponsive",
+        "TaintManagerEviction",
+        "NodeControllerEviction",
+    }
 )
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 
@@ -136,7 +142,7 @@ def classes_of(sign: Sign, timeline: Timeline) -> Iterator[str]:
 
 
 def scheduling_classes(message: str) -> Iterator[str]:
-    """The classes in a scheduler's message, e.g. `0/1 nodes are available: 1 Too many pods.`"""
+    """The classes in a scheduler's message (`0/1 nodes are available: 1 Too many pods.`)."""
     for reason in scheduling_reasons(message):
         if "Insufficient devices.kubevirt.io/" in reason:
             yield "DeviceLimit"
@@ -189,7 +195,9 @@ def _last_seen(timeline: Timeline) -> Iterator[str]:
     gone = timeline.gone is not None and timeline.delete_asked is None
     yield f"last phase {timeline.phase or 'none'}" + (", deleted by somebody else" if gone else "")
     if timeline.pod.uid:
-        containers = [f"{name} {state}" for name, *states in _containers(timeline) for state in states]
+        containers = [
+            f"{name} {state}" for name, *states in _containers(timeline) for state in states
+        ]
         yield f"pod {timeline.pod.phase or 'unknown'}" + (
             f" ({', '.join(containers)})" if containers else ""
         )

@@ -30,9 +30,7 @@ from pytest_kvscale.measure.timeline import PHASES
 Statistic = Literal["p50", "p90", "p95", "p99", "max", "mean"]
 DELETION = "Deletion"
 _NAMES = tuple(
-    f"{subject} {statistic}"
-    for subject in (*PHASES, DELETION)
-    for statistic in get_args(Statistic)
+    f"{subject} {statistic}" for subject in (*PHASES, DELETION) for statistic in get_args(Statistic)
 )
 
 
@@ -64,8 +62,8 @@ class AppliesTo(Document):
 
 class _File(Document):
     applies_to: AppliesTo = AppliesTo()
-    default: dict[str, Limit] = {}
-    levels: dict[int, dict[str, Limit]] = {}
+    default: dict[str, Limit] = Field(default_factory=dict)
+    levels: dict[int, dict[str, Limit]] = Field(default_factory=dict)
 
     @field_validator("default", mode="before")
     @classmethod
@@ -76,7 +74,9 @@ class _File(Document):
     @classmethod
     def _levels(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
-            raise ValueError(f"expected a mapping of levels to objectives, got {value!r}")
+            raise ValueError(  # noqa: TRY004 - what pydantic takes for a wrong value
+                f"expected a mapping of levels to objectives, got {value!r}"
+            )
         for level in value:
             if isinstance(level, bool) or not isinstance(level, int) or level < 1:
                 raise ValueError(f"expected a level (a whole number above 0), got {level!r}")
@@ -86,7 +86,9 @@ class _File(Document):
 def _limits(value: Any) -> Any:
     """Check names, and let a bare duration stand for its limit."""
     if not isinstance(value, Mapping):
-        raise ValueError(f"expected a mapping of objectives to limits, got {value!r}")
+        raise ValueError(  # noqa: TRY004 - what pydantic takes for a wrong value
+            f"expected a mapping of objectives to limits, got {value!r}"
+        )
     for name in value:
         if name not in _NAMES:
             raise ValueError(
@@ -154,9 +156,10 @@ def load(path: Path) -> tuple[AppliesTo, Objectives]:
 
 
 def for_cluster(
-    applies_to: AppliesTo, objectives: Objectives, simulated: str, profile: str | None
+    found: tuple[AppliesTo, Objectives], simulated: str, profile: str | None
 ) -> Objectives:
-    """The objectives, if they are for a cluster of this kind; else none, and why."""
+    """The objectives found in a file, if they are for a cluster of this kind; else none."""
+    applies_to, objectives = found
     if applies_to.simulated not in (None, simulated) or applies_to.profile not in (None, profile):
         return NO_OBJECTIVES
     return objectives

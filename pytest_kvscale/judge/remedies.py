@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+_RUNTIME_LOG = "on the node: journalctl -u kubelet -u containerd"
 _PATCH = "kubectl -n kubevirt patch kubevirt kubevirt --type merge -p '{patch}'"
 
 REMEDIES: dict[str, str] = {
@@ -18,9 +19,9 @@ REMEDIES: dict[str, str] = {
     "PodIPExhausted": "widen the node's pod network (controller-manager "
     "--node-cidr-mask-size, e.g. 22 for 1022 addresses) or the CNI's range",
     "KillPodSandbox": "the container runtime cannot keep up: use containerd instead of docker, "
-    "or raise the kubelet's runtimeRequestTimeout; on the node: journalctl -u kubelet -u containerd",
+    f"or raise the kubelet's runtimeRequestTimeout; {_RUNTIME_LOG}",
     "SandboxTimeout": "the container runtime cannot keep up: lower --kvscale-qps, or raise the "
-    "kubelet's runtimeRequestTimeout; on the node: journalctl -u kubelet -u containerd",
+    f"kubelet's runtimeRequestTimeout; {_RUNTIME_LOG}",
     "ImagePull": "the image cannot be pulled: check its name and the pull secret, or load it on "
     "the node beforehand; kubectl describe pod has the registry's answer",
     "QemuTimeout": "give virt-launcher more time (--kvscale-tune density does): "

@@ -45,7 +45,9 @@ class DensityResult:
     def explanation(self) -> str:
         """Why the level is no pass, for an assertion: counts, examples, evidence, remedies."""
         figures = self.figures
-        head = f"level {self.level}: {self.verdict}: {figures.running} of {figures.requested} running"
+        head = (
+            f"level {self.level}: {self.verdict}: {figures.running} of {figures.requested} running"
+        )
         return "\n".join(
             [f"{head} ({self.ended})", *(f"  {each}" for each in self.reasons), *self._failures()]
         )
@@ -107,8 +109,8 @@ def judge(
     lag = figures.pacing["lag_p99"]
     if max_lag is not None and lag is not None and lag > max_lag:
         reasons.append(
-            f"creates were sent up to {lag:.3f} s late (lag_p99; at most {max_lag:g} s): the harness "
-            "or the API fell behind the pace"
+            f"creates were sent up to {lag:.3f} s late (lag_p99; at most {max_lag:g} s): the "
+            "harness or the API fell behind the pace"
         )
         verdict = "inconclusive" if verdict == "pass" else verdict
     return DensityResult(

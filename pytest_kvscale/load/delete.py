@@ -35,7 +35,7 @@ class Inventory(Protocol):
         ...
 
     def uids(self) -> Mapping[str, str]:
-        """uid of each VMI that is there, by name."""
+        """The uid of each VMI that is there, by name."""
         ...
 
     def delete_asked(self, at: float) -> None:
@@ -65,15 +65,12 @@ class Deleter:
 
         False if something is still there at the deadline (loop time).
         """
-        inventory, loop = self._inventory, asyncio.get_running_loop()
+        inventory = self._inventory
         wake = asyncio.Event()
         inventory.on_change = wake.set
         while True:
             if inventory.undeleted():
-                now = loop.time()
-                inventory.delete_asked(now)
-                self._asked(now)
-                await self._ask(deadline)
+                await self.ask(deadline)
             if not inventory.present:
                 return True
             wake.clear()
@@ -83,14 +80,18 @@ class Deleter:
             except TimeoutError:
                 return False
 
-    async def _ask(self, deadline: float) -> None:
-        """One request for all, if all that carry our label are ours; else one for each of ours."""
+    async def ask(self, deadline: float) -> None:
+        """Ask for the deletion of all that is there.
+
+        One request for all, if all that carry our label are ours; else one for each of ours.
+        """
         client, namespace = self._client, self._namespace
+        now = asyncio.get_running_loop().time()
+        self._inventory.delete_asked(now)
+        self._asked(now)
         if not self._inventory.strangers:
             labels = f"{RUN_LABEL}={self._run}"
-            await repeat_until(
-                deadline, lambda: client.delete_collection(VMIS, namespace, labels)
-            )
+            await repeat_until(deadline, lambda: client.delete_collection(VMIS, namespace, labels))
             return
         for name, uid in self._inventory.uids().items():
             await self._delete(name, uid, deadline)

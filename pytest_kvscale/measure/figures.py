@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypedDict
 
 from pytest_kvscale.measure.observe import Observer
 from pytest_kvscale.measure.percentiles import (
     DIGITS,
+    RATE_DIGITS,
     Rate,
     Summary,
     nearest_rank,
     per_minute,
     summarize,
 )
-from pytest_kvscale.measure.timeline import PHASES, Timeline
+from pytest_kvscale.measure.timeline import FINAL, PHASES, Timeline
+
+ENDED = "Ended"
+"""Stands for Succeeded and Failed in plots."""
+_SHOWN = ("Pending", *PHASES)
 
 
 class Rates(TypedDict):
@@ -32,6 +39,13 @@ class Pacing(TypedDict):
     qps: float | None
     achieved_qps: float | None
     lag_p99: float | None
+
+
+class Occupancy(TypedDict):
+    """How many VMIs were in each phase; `moments` in seconds since the first send."""
+
+    moments: list[float]
+    phases: dict[str, list[int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +89,7 @@ def figures(observer: Observer, requested: int | None = None, qps: float | None 
         running=sum(each.running for each in timelines),
         deleted=len(gone),
         left_behind=sum(each.gone is None for each in created),
-        phases={
-            phase: summarize(_durations(timelines, phase), total) for phase in PHASES
-        },
+        phases={phase: summarize(_durations(timelines, phase), total) for phase in PHASES},
         deletion=summarize(
             (each.gone - each.delete_asked for each in gone if each.gone and each.delete_asked),
             len(asked),
@@ -100,7 +112,7 @@ def _rates(timelines: Sequence[Timeline], created: Sequence[Timeline]) -> Rates:
     started = [each.pod.started for each in timelines if each.pod.started is not None]
     running = [each.phases["Running"] for each in timelines if "Running" in each.phases]
     return Rates(
-        created_per_s=round(len(acked) / took, DIGITS) if took > 0 else None,
+        created_per_s=round(len(acked) / took, RATE_DIGITS) if took > 0 else None,
         running_per_min=per_minute(running, start),
         containers_per_min=per_minute(started, start),
     )
@@ -114,7 +126,7 @@ def _pacing(timelines: Sequence[Timeline], qps: float | None) -> Pacing:
     lag = nearest_rank(lags, len(lags), 99) if lags else None
     return Pacing(
         qps=qps,
-        achieved_qps=round((len(sent) - 1) / took, DIGITS) if took > 0 else None,
+        achieved_qps=round((len(sent) - 1) / took, RATE_DIGITS) if took > 0 else None,
         lag_p99=None if lag is None else round(lag, DIGITS),
     )
 
@@ -150,27 +162,33 @@ def row(timeline: Timeline, failure_class: str | None, evidence: Sequence[str]) 
     return line
 
 
-def phase_counts(
-    timelines: Sequence[Timeline], points: int = 200
-) -> dict[str, list[tuple[float, int]]]:
-    """How many VMIs had reached each phase over time, for a plot.
-
-    By phase, points of (seconds since the first send, VMIs), at most `points` each; `Gone` counts
-    those deleted.
-    """
+def occupancy(timelines: Sequence[Timeline], points: int = 240) -> Occupancy:
+    """How many VMIs were in each phase at so many moments, from the first send to the end."""
     start = min((each.sent for each in timelines if each.sent is not None), default=None)
     if start is None:
-        return {}
-    curves: dict[str, list[tuple[float, int]]] = {}
-    moments = {
-        "Created": [each.creation.acked for each in timelines],
-        **{phase: [each.phases.get(phase) for each in timelines] for phase in PHASES},
-        "Gone": [each.gone for each in timelines],
-    }
-    for name, found in moments.items():
-        ordered = sorted(each - start for each in found if each is not None)
-        curve = [(round(at, 3), count) for count, at in enumerate(ordered, 1)]
-        step = max(1, len(curve) // points)
-        kept = curve[::step]
-        curves[name] = kept if not curve or kept[-1] == curve[-1] else [*kept, curve[-1]]
-    return curves
+        return Occupancy(moments=[], phases={})
+    stays = [stay for each in timelines for stay in _stays(each)]
+    end = max((until for _, _, until in stays if until is not None), default=start)
+    moments = [start + (end - start) * step / points for step in range(points + 1)]
+    phases: dict[str, list[int]] = {}
+    for name in (*_SHOWN, ENDED):
+        entered = sorted(begin for phase, begin, _ in stays if phase == name)
+        left = sorted(until for phase, _, until in stays if phase == name and until is not None)
+        phases[name] = [
+            bisect.bisect_right(entered, each) - bisect.bisect_right(left, each) for each in moments
+        ]
+    return Occupancy(moments=[round(each - start, 3) for each in moments], phases=phases)
+
+
+def _stays(timeline: Timeline) -> Iterator[tuple[str, float, float | None]]:
+    """The phases a VMI was in: name, since when, until when (None: it never left)."""
+    reached = [(phase, timeline.phases[phase]) for phase in _SHOWN if phase in timeline.phases]
+    ended = [at for phase, at in timeline.phases.items() if phase in FINAL]
+    over = min([*ended, *filter(None, (timeline.final_phase,))], default=None)
+    if over is not None:
+        reached.append((ENDED, over))
+    for (phase, begin), (_, until) in itertools.zip_longest(
+        reached, reached[1:], fillvalue=("", timeline.gone)
+    ):
+        if begin is not None:
+            yield phase, begin, until

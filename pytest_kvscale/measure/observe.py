@@ -85,8 +85,10 @@ class Observer:
         return len(self._present)
 
     def uids(self) -> dict[str, str]:
-        """uid of each VMI that is there, by name."""
-        return {each.name: each.uid for each in self.timelines.values() if each.uid in self._present}
+        """The uid of each VMI that is there, by name."""
+        return {
+            each.name: each.uid for each in self.timelines.values() if each.uid in self._present
+        }
 
     # What watches tell ----------------------------------------------------------------------
 
@@ -160,7 +162,7 @@ class Observer:
             self._settle(timeline)
 
     def _reach(self, timeline: Timeline, phase: str, at: float, since: float | None) -> None:
-        """Note when a phase was reached; learnt from a list, by the server's stamp in its bounds."""
+        """Note when a phase was reached; if a list told of it, by the server's stamp."""
         stamp = timeline.stamps.get(phase)
         if since is None:
             if stamp is not None:
@@ -339,7 +341,9 @@ class Observer:
         if event.get("type") != "Warning" and about.get("kind") != "Node":
             return
         series = event.get("series") or {}
-        last = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
+        last = (
+            series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
+        )
         sign = Sign(
             at,
             "event",

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
 DIGITS = 6
-"""Decimals kept: microseconds."""
+"""Decimals kept of times: microseconds."""
+RATE_DIGITS = 3
+"""Decimals kept of rates."""
 
 
 class Summary(TypedDict):
@@ -54,9 +56,7 @@ def summarize(values: Iterable[float], total: int) -> Summary:
     """The figures of a sample of `total`, of which these values came."""
     ordered = sorted(values)
     if not total:
-        return Summary(
-            n=0, censored=0, p50=None, p90=None, p95=None, p99=None, max=None, mean=None
-        )
+        return Summary(n=0, censored=0, p50=None, p90=None, p95=None, p99=None, max=None, mean=None)
     complete = len(ordered) == total
 
     def at(per_cent: int) -> float | None:
@@ -82,10 +82,9 @@ def per_minute(moments: Iterable[float], start: float | None, window: float = 60
         return Rate(mean=None, peak=None)
     span = ordered[-1] - start
     busiest = max(
-        bisect.bisect_left(ordered, moment + window) - index
-        for index, moment in enumerate(ordered)
+        bisect.bisect_left(ordered, moment + window) - index for index, moment in enumerate(ordered)
     )
     return Rate(
-        mean=round(len(ordered) * 60 / span, DIGITS) if span > 0 else None,
-        peak=round(busiest * 60 / window, DIGITS),
+        mean=round(len(ordered) * 60 / span, RATE_DIGITS) if span > 0 else None,
+        peak=round(busiest * 60 / window, RATE_DIGITS),
     )

@@ -17,7 +17,7 @@ import json
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.measure.observe import Observer
@@ -62,11 +62,9 @@ def read(path: Path) -> list[Line]:
     try:
         with path.open("rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
-        opened: IO[str] = (
-            gzip.open(path, "rt", encoding="utf-8") if zipped else path.open(encoding="utf-8")
-        )
-        with opened as file:
-            return [_line(path, number, text) for number, text in enumerate(file, 1) if text.strip()]
+        raw_text = gzip.decompress(path.read_bytes()) if zipped else path.read_bytes()
+        texts = raw_text.decode("utf-8").splitlines()
+        return [_line(path, number, text) for number, text in enumerate(texts, 1) if text.strip()]
     except OSError as problem:
         reason = problem.strerror or problem
         raise ConfigurationError(f"the recording {path} cannot be read: {reason}") from None
@@ -76,7 +74,7 @@ def read(path: Path) -> list[Line]:
 
 def _line(path: Path, number: int, text: str) -> Line:
     try:
-        line = json.loads(text)
+        line: Line = json.loads(text)
     except ValueError as problem:
         raise ConfigurationError(f"the recording {path}, line {number}: {problem}") from None
     valid = isinstance(line, dict) and isinstance(line.get("stream"), str)
@@ -114,7 +112,7 @@ def replay(lines: Iterable[Line]) -> Observer:
         if stream == "delete":
             observer.delete_asked(at)
         elif stream in _STREAMS and "objects" in line:
-            observer.take_list(stream, line["objects"], at, line.get("since", at))
+            observer.take_list(stream, line["objects"], at, float(line.get("since") or at))
         elif stream in _STREAMS and _is_event(line.get("event")):
             observer.take(stream, line["event"]["type"], line["event"]["object"], at)
     return observer

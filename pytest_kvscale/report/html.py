@@ -17,7 +17,7 @@ _STATISTICS = ("p50", "p90", "p95", "p99", "max", "mean")
 
 
 def page(run: Json, cluster: Json, reports: Sequence[Json]) -> str:
-    """The report's content. A report is a level's object with its curves and explanation."""
+    """The report's content. A report is a level's object with its plot's data and explanation."""
     import jinja2
     import markupsafe
 
@@ -32,7 +32,7 @@ def page(run: Json, cluster: Json, reports: Sequence[Json]) -> str:
         {
             "explanation": each["explanation"],
             "plot": markupsafe.Markup(  # noqa: S704 - matplotlib escapes the text in its SVG
-                phases_over_time(each["curves"], each["level"]["level"], each["end"])
+                phases_over_time(each["occupancy"], each["level"]["level"], each["end"])
             ),
         }
         for each in reports

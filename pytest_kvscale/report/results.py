@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ class ResultsFolder:
                 with contextlib.suppress(FileNotFoundError):
                     new.unlink()
                 new.symlink_to(self.path.name, target_is_directory=True)
-                os.replace(new, link)
+                new.replace(link)
         except OSError as problem:
             raise ConfigurationError(
                 f"results cannot be written to {self.path}: {problem.strerror or problem}"
@@ -106,4 +105,4 @@ class ResultsFolder:
         path = self.make() / name
         new = path.with_name(f".{name}.new")
         new.write_text(text, encoding="utf-8")
-        os.replace(new, path)
+        new.replace(path)

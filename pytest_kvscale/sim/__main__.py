@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         chosen = profile.load(options.profile)
     except ConfigurationError as problem:
-        print(f"error: {problem}", file=sys.stderr)  # noqa: T201 - a command's output
+        print(f"error: {problem}", file=sys.stderr)
         return 4
     return asyncio.run(_serve(chosen, options))
 
@@ -41,22 +41,22 @@ async def _serve(chosen: profile.Profile, options: argparse.Namespace) -> int:
         url = await cluster.start(options.host, options.port)
     except OSError as problem:
         where = f"{options.host}:{options.port}"
-        print(f"error: cannot serve on {where}: {problem.strerror}", file=sys.stderr)  # noqa: T201
+        print(f"error: cannot serve on {where}: {problem.strerror}", file=sys.stderr)
         await cluster.stop()
         return 4
     if options.kubeconfig is not None:
         cluster.write_kubeconfig(options.kubeconfig)
-    print(f"serving an embedded cluster (SIMULATED, {options.profile}) on {url}", flush=True)  # noqa: T201
+    print(f"serving an embedded cluster (SIMULATED, {options.profile}) on {url}", flush=True)
     stop = asyncio.get_running_loop().create_future()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, _finish, stop)
     failure = asyncio.ensure_future(_failed(cluster))
     await asyncio.wait((stop, failure), return_when=asyncio.FIRST_COMPLETED)
-    problem = failure.exception() if failure.done() else None
+    broken = failure.exception() if failure.done() else None
     failure.cancel()
     await cluster.stop()
-    if problem is not None:
-        print(f"error: {problem}", file=sys.stderr)  # noqa: T201
+    if broken is not None:
+        print(f"error: {broken}", file=sys.stderr)
         return 3
     return 0
 

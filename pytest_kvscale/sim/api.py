@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,14 +17,12 @@ from pytest_kvscale.sim import errors, patch, selectors
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
-from pytest_kvscale.sim.resources import EVENTS, NAMESPACES, PODS, Resource
+from pytest_kvscale.sim.resources import NAMESPACES, PODS, Resource
 from pytest_kvscale.sim.store import Store, Stored, Watch
+from pytest_kvscale.sim.validation import check_name, check_type
 
 Admission = Callable[[Object], Object]
 """Takes an object that is to be created, returns it as it shall be, or raises `StatusError`."""
-
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +77,9 @@ class Api:
             raise errors.too_large_version(wanted, self.store.version)
         if exact and 0 < wanted < self.store.version:
             raise errors.expired(f"The resourceVersion {wanted} for the provided list is too old.")
-        after, at = self._decode_continue(proceed) if proceed else (("", ""), self.store.version)
+        after, at = ("", ""), self.store.version
+        if proceed:
+            after, at = self._decode_continue(proceed)
         matches = self._matcher(resource, query)
         items = [
             stored
@@ -105,7 +104,7 @@ class Api:
         self, resource: Resource, namespace: str, obj: Object, dry_run: bool = False
     ) -> Object:
         """Make a new object."""
-        self._check_type(resource, obj)
+        check_type(resource, obj)
         metadata = dict(obj.get("metadata") or {})
         if resource.namespaced:
             if metadata.get("namespace", namespace) != namespace:
@@ -119,13 +118,14 @@ class Api:
             nth = self._draws.nth("generate", resource.plural, base)
             metadata["name"] = base + self._draws.suffix(resource.plural, base, nth)
         name = metadata.get("name") or ""
-        self._check_name(resource, name)
+        check_name(resource, name)
         if resource.namespaced:
             self._check_namespace(resource, namespace, name)
         if self.store.get(resource, namespace, name) is not None:
             raise errors.already_exists(resource, name)
-        nth = self._draws.nth("create", resource.plural, name)
-        metadata["uid"] = self._draws.uid(resource.plural, name, nth)
+        # A run's namespace has another name every time, and must be the same otherwise.
+        draw = (resource.plural, "" if resource is NAMESPACES else name)
+        metadata["uid"] = self._draws.uid(*draw, self._draws.nth("create", *draw))
         metadata["creationTimestamp"] = self.calendar.stamp()
         for key in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"):
             metadata.pop(key, None)
@@ -150,7 +150,7 @@ class Api:
         dry_run: bool = False,
     ) -> Object:
         """Put another object in the place of one that is there."""
-        self._check_type(resource, obj)
+        check_type(resource, obj)
         metadata = obj.get("metadata") or {}
         if metadata.get("name", name) != name:
             raise errors.bad_request(
@@ -227,15 +227,7 @@ class Api:
     ) -> Object:
         old, new = stored.obj, dict(wanted)
         held, given = old["metadata"], dict(new.get("metadata") or {})
-        if given.get("resourceVersion") not in (None, "", held["resourceVersion"]):
-            raise errors.conflict(resource, held["name"])
-        if given.get("uid") not in (None, "", held["uid"]):
-            raise errors.conflict(
-                resource,
-                held["name"],
-                f"Precondition failed: UID in precondition: {given['uid']}, UID in object meta: "
-                f"{held['uid']}",
-            )
+        _check_precondition(resource, held, given)
         for key in _SYSTEM_METADATA:
             given.pop(key, None)
             if key in held:
@@ -303,44 +295,6 @@ class Api:
 
     # Checks ---------------------------------------------------------------------------------
 
-    @staticmethod
-    def _check_type(resource: Resource, obj: Object) -> None:
-        kind, version = obj.get("kind"), obj.get("apiVersion")
-        if kind not in (None, "", resource.kind):
-            raise errors.bad_request(
-                f"{kind} in version {version!r} cannot be handled as a {resource.kind}: "
-                "no kind is registered for the type"
-            )
-        if version not in (None, "", resource.api_version):
-            raise errors.bad_request(
-                f"the API version in the data ({version}) does not match the expected API "
-                f"version ({resource.api_version})"
-            )
-        if not isinstance(obj.get("metadata") or {}, dict):
-            raise errors.bad_request("metadata must be an object")
-
-    @staticmethod
-    def _check_name(resource: Resource, name: str) -> None:
-        if not name:
-            missing = "Required value: name or generateName is required"
-            raise errors.invalid(
-                resource, "", [errors.cause("FieldValueRequired", "metadata.name", missing)]
-            )
-        pattern, word = (
-            (_LABEL, "label") if resource in (NAMESPACES,) else (_NAME, "subdomain")
-        )
-        longest = 63 if pattern is _LABEL else 253
-        if resource is EVENTS or (len(name) <= longest and pattern.fullmatch(name)):
-            return
-        text = (
-            f'Invalid value: "{name}": a lowercase RFC 1123 {word} must consist of lower case '
-            "alphanumeric characters, '-' or '.', and must start and end with an alphanumeric "
-            f"character (regex used for validation is '{pattern.pattern}')"
-        )
-        raise errors.invalid(
-            resource, name, [errors.cause("FieldValueInvalid", "metadata.name", text)]
-        )
-
     def _check_namespace(self, resource: Resource, namespace: str, name: str) -> None:
         stored = self.store.get(NAMESPACES, "", namespace)
         if stored is None:
@@ -399,3 +353,15 @@ _SYSTEM_METADATA = (
     "deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "selfLink",
 )  # fmt: skip
 
+
+def _check_precondition(resource: Resource, held: Object, given: Object) -> None:
+    """409 for a writer who means another version or another object of that name."""
+    if given.get("resourceVersion") not in (None, "", held["resourceVersion"]):
+        raise errors.conflict(resource, held["name"])
+    if given.get("uid") not in (None, "", held["uid"]):
+        raise errors.conflict(
+            resource,
+            held["name"],
+            f"Precondition failed: UID in precondition: {given['uid']}, UID in object meta: "
+            f"{held['uid']}",
+        )

@@ -12,6 +12,7 @@ from pytest_kvscale.sim.api import Api
 from pytest_kvscale.sim.client import Client
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
+from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.latency import Latency
 from pytest_kvscale.sim.machine import Machine
 from pytest_kvscale.sim.players.kubelet import LEASE_NAMESPACE, Kubelet
@@ -79,9 +80,7 @@ class EmbeddedCluster:
             kubelet = self._client(f"kubelet-{node}", limits.kubelet)
             Kubelet(team, kubelet, profile, self._draws, machine, node).register()
             handler = self._client(f"virt-handler-{node}", settings.rate_limits["handler"])
-            self._handlers.append(
-                VirtHandler(team, handler, profile, self._draws, machine, node)
-            )
+            self._handlers.append(VirtHandler(team, handler, profile, self._draws, machine, node))
         Scheduler(team, self._client("default-scheduler", limits.scheduler), profile)
         controller = self._client("virt-controller", settings.rate_limits["controller"])
         self._controller = VirtController(team, controller, profile, self._draws, settings)
@@ -133,9 +132,8 @@ class EmbeddedCluster:
         path.write_text(self.kubeconfig(), encoding="utf-8")
 
 
-def _namespace_admission(namespace: dict[str, object]) -> dict[str, object]:
+def _namespace_admission(namespace: Object) -> Object:
     metadata = namespace["metadata"]
-    assert isinstance(metadata, dict)
     labels = {"kubernetes.io/metadata.name": metadata["name"], **(metadata.get("labels") or {})}
     return {
         **namespace,

@@ -232,5 +232,5 @@ def _overlay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         held = result.get(key)
         both = isinstance(held, dict) and isinstance(value, dict)
-        result[key] = _overlay(held, value) if both else value
+        result[key] = {**_overlay(held, value)} if both else value  # type: ignore[arg-type]
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 
@@ -25,9 +26,9 @@ def parse(text: object) -> Fraction:
 
 def whole(text: object) -> int:
     """A quantity in whole units (bytes, pods, devices), rounded up as the scheduler does."""
-    return -(-parse(text) // 1)
+    return math.ceil(parse(text))
 
 
 def milli(text: object) -> int:
     """A quantity in thousandths (CPU), rounded up."""
-    return -(-parse(text) * 1000 // 1)
+    return math.ceil(parse(text) * 1000)

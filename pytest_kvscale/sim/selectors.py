@@ -51,7 +51,7 @@ def labels(text: str) -> Matcher:
     return matches
 
 
-def _requirement(match: re.Match[str]) -> Callable[[dict[str, str]], bool]:
+def _requirement(match: re.Match[str]) -> Callable[[dict[str, str]], bool]:  # noqa: PLR0911
     if match["absent"]:
         absent = match["absent_key"]
         return lambda held: absent not in held

@@ -155,7 +155,7 @@ class Store:
         return obj
 
     def remove(self, resource: Resource, obj: Object) -> Object:
-        """Take an object away; returns it as its watchers see it last, with a version of its own."""
+        """Take an object away; returns it as its watchers see it last, in a version of its own."""
         metadata = obj["metadata"]
         key = (metadata.get("namespace", ""), metadata["name"])
         table = self._table(resource)

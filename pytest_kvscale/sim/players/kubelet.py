@@ -17,14 +17,20 @@ from pytest_kvscale.sim.resources import LEASES, NODES, PODS
 from pytest_kvscale.sim.store import Event
 
 LEASE_NAMESPACE = "kube-node-lease"
-_DEADLINE = 'rpc error: code = DeadlineExceeded desc = context deadline exceeded'
+_DEADLINE = "rpc error: code = DeadlineExceeded desc = context deadline exceeded"
 
 
 class Kubelet:
     """The kubelet of one node."""
 
     def __init__(
-        self, team: Team, client: Client, profile: Profile, draws: Draws, machine: Machine, node: str
+        self,
+        team: Team,
+        client: Client,
+        profile: Profile,
+        draws: Draws,
+        machine: Machine,
+        node: str,
     ) -> None:
         self._team = team
         self._client = client
@@ -209,7 +215,8 @@ class Kubelet:
                 _container(each, running, True) for each in pod["spec"]["containers"]
             ],
             "conditions": [
-                _condition(kind, "True", now) for kind in ("Initialized", "Ready", "ContainersReady")
+                _condition(kind, "True", now)
+                for kind in ("Initialized", "Ready", "ContainersReady")
             ],
         }
         started = [
@@ -353,5 +360,3 @@ async def _either(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
     except TimeoutError:
         return
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 from pytest_kvscale.sim import quantity
@@ -36,7 +37,7 @@ def overhead(profile: Profile, vmi: Object) -> int:
     base = quantity.whole(profile.kubevirt.launcher.overhead)
     reference = 10 * 2**20
     tables = (guest_memory(vmi) - reference) // 512
-    return base + (vcpus - 1) * 8 * 2**20 + max(0, tables)
+    return int(base + (vcpus - 1) * 8 * 2**20 + max(0, tables))
 
 
 def guest_memory(vmi: Object) -> int:
@@ -76,7 +77,8 @@ def launcher_pod(profile: Profile, vmi: Object, qemu_timeout: int) -> Object:
             },
         },
     }  # fmt: skip
-    containers, init_containers = [compute], []
+    containers: list[Object] = [compute]
+    init_containers: list[Object] = []
     for volume in spec.get("volumes") or []:
         if "containerDisk" in volume:
             disk = _container_disk(volume, launcher.container_disk_memory)
@@ -170,8 +172,8 @@ def requests_of(pod: Object) -> dict[str, int]:
                 largest[key] = max(largest.get(key, Fraction(0)), value)
     for key, value in largest.items():
         total[key] = max(total.get(key, Fraction(0)), value)
-    counted = {key: -(-value // 1) for key, value in total.items() if key != "cpu"}
-    return {"cpu": -(-total.get("cpu", Fraction(0)) * 1000 // 1), **counted, "pods": 1}
+    counted = {key: math.ceil(value) for key, value in total.items() if key != "cpu"}
+    return {"cpu": math.ceil(total.get("cpu", Fraction(0)) * 1000), **counted, "pods": 1}
 
 
 def _add(total: dict[str, Fraction], container: Object) -> None:

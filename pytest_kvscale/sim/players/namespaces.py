@@ -42,7 +42,5 @@ class NamespaceController:
                     api.delete_collection(kind, Query(name))
                     left = left or bool(api.store.all(kind, name))
             if not left:
-                api.store.remove(
-                    resources.NAMESPACES, api.get(resources.NAMESPACES, "", name).obj
-                )
+                api.store.remove(resources.NAMESPACES, api.get(resources.NAMESPACES, "", name).obj)
                 return

@@ -142,7 +142,9 @@ class Scheduler:
             return ["node(s) didn't match Pod's node affinity/selector"]
         for taint in (node.get("spec") or {}).get("taints") or []:
             if taint["effect"] != "PreferNoSchedule" and not _tolerates(spec, taint):
-                return [f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"]
+                return [
+                    f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
+                ]
         return [
             "Too many pods" if key == "pods" else f"Insufficient {key}"
             for key, wanted in requests_of(pod).items()

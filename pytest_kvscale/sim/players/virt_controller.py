@@ -214,15 +214,15 @@ def in_phase(vmi: Object, phase: str, client: Client, status: Object) -> Object:
     stamps = vmi["status"].get("phaseTransitionTimestamps") or []
     stamp = {"phase": phase, "phaseTransitionTimestamp": client.stamp()}
     change = {**status, "phase": phase, "phaseTransitionTimestamps": [*stamps, stamp]}
-    return merge(vmi, {"status": change})
+    moved: Object = merge(vmi, {"status": change})
+    return moved
 
 
 def ended(pod: Object) -> bool:
     """Whether the launcher is over."""
     status = pod.get("status") or {}
-    compute = next(
-        (each for each in status.get("containerStatuses") or [] if each["name"] == "compute"), {}
-    )
+    statuses = status.get("containerStatuses") or []
+    compute: Object = next((each for each in statuses if each["name"] == "compute"), {})
     return status.get("phase") in FINAL or "terminated" in (compute.get("state") or {})
 
 

@@ -21,7 +21,13 @@ class VirtHandler:
     """The handler of one node."""
 
     def __init__(
-        self, team: Team, client: Client, profile: Profile, draws: Draws, machine: Machine, node: str
+        self,
+        team: Team,
+        client: Client,
+        profile: Profile,
+        draws: Draws,
+        machine: Machine,
+        node: str,
     ) -> None:
         self._team = team
         self._client = client

@@ -16,8 +16,11 @@ from pytest_kvscale.sim.store import Event
 
 GENERATION = "kubevirt.io/generation"
 _PARTS = (
-    (DEPLOYMENTS, "virt-api", 2), (DEPLOYMENTS, "virt-controller", 2), (DAEMON_SETS, "virt-handler", 1),
-)  # fmt: skip
+    (DEPLOYMENTS, "virt-api", 2),
+    (DEPLOYMENTS, "virt-controller", 2),
+    (DAEMON_SETS, "virt-handler", 1),
+)
+"""Components: what they are, their names, their replicas."""
 
 
 class VirtOperator:

@@ -1,0 +1,3 @@
+"""What the repository's own tests need."""
+
+pytest_plugins = ["pytester"]

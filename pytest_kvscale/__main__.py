@@ -1,0 +1,60 @@
+"""`python -m pytest_kvscale`: what can be done beside pytest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from pytest_kvscale.errors import ConfigurationError
+
+USAGE_ERROR = 4
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m pytest_kvscale", description=__doc__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    command = commands.add_parser(
+        "replay",
+        help="measure and judge a recording, and print its level object",
+        description="Measure and judge a recording (--kvscale-record) as a live run would be, and "
+        "print the level object as it would stand in results.json. The exit code is 0 whatever "
+        "the verdict is.",
+    )
+    command.add_argument("recording", type=Path, metavar="RECORDING.jsonl.gz")
+    command.set_defaults(run=_replay)
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ConfigurationError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return USAGE_ERROR
+
+
+def _replay(options: argparse.Namespace) -> int:
+    print(json.dumps(replay(options.recording), indent=1))
+    return 0
+
+
+def replay(path: Path) -> dict[str, object]:
+    """The level object of a recording. Raises `ConfigurationError` if it is no whole recording."""
+    from pytest_kvscale.judge.verdict import judge
+    from pytest_kvscale.measure import recording
+    from pytest_kvscale.measure.figures import figures
+    from pytest_kvscale.report.results import level_object
+
+    lines = recording.read(path)
+    try:
+        found = figures(recording.replay(lines))
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise ConfigurationError(f"the recording {path} cannot be replayed: {problem}") from None
+    ended = next(
+        (str(line["how"]) for line in lines if line["stream"] == "end"), "end of recording"
+    )
+    return level_object(judge(found.requested, found, ended=ended))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
