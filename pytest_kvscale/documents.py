@@ -65,7 +65,10 @@ def validate(model: type[Model], content: Mapping[str, Any], where: str) -> Mode
     try:
         return model.model_validate(content)
     except ValidationError as problem:
-        first = problem.errors()[0]
+        errors = problem.errors()
+        # A misspelt key often makes another one missing: the misspelling is what helps.
+        unknown = [each for each in errors if each["type"] == "extra_forbidden"]
+        first = [*unknown, *errors][0]
         path = ".".join(str(step) for step in first["loc"])
         more = problem.error_count() - 1
         also = f" (and {more} more)" if more else ""

@@ -27,6 +27,8 @@ _SPINS_BEFORE_POLLING = 1024
 _SPINS_BEFORE_GIVING_UP = 1_000_000
 _PATIENCE_STEP = 0.05
 _PATIENCE_STEPS = 400
+_DELIVERY_STEP = 0.001
+_DELIVERY_STEPS = 50
 _LOOPBACK = {"127.0.0.1": socket.AF_INET, "::1": socket.AF_INET6}
 
 
@@ -127,31 +129,30 @@ class _Selector(selectors.BaseSelector):
     def _nothing_is_ready(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
         self._spins = 0
         for _ in range(_PATIENCE_STEPS):
+            self._wait_for_deliveries()
             events = self._poll(0)
             if events:
-                return self._wait_for_the_rest(events)
+                return events
             if self._outside_is_at_work():
                 return self._at_the_walls_pace(timeout)
             if not self._wire.under_way(self._reads, self._writes):
                 return self._jump(timeout)
-            events = self._poll(_PATIENCE_STEP)
-            if events:
-                return self._wait_for_the_rest(events)
+            self._poll(_PATIENCE_STEP)
         raise ClockStuckError(
             self._describe(
                 f"bytes on the loopback did not arrive in {_PATIENCE_STEP * _PATIENCE_STEPS:g} s"
             )
         )
 
-    def _wait_for_the_rest(
-        self, events: list[tuple[selectors.SelectorKey, int]]
-    ) -> list[tuple[selectors.SelectorKey, int]]:
-        """Let all that was sent at this moment arrive first: order must not depend on load."""
-        for _ in range(_PATIENCE_STEPS):
+    def _wait_for_deliveries(self) -> None:
+        """Let all that was sent at this moment arrive: order must not depend on the load.
+
+        Usually it has arrived when it was sent. What a full buffer holds back comes later.
+        """
+        for _ in range(_DELIVERY_STEPS):
             if self._wire.arrived(self._reads):
-                return self._poll(0)
-            self._poll(0.001)
-        return events
+                return
+            self._poll(_DELIVERY_STEP)
 
     def _at_the_walls_pace(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
         before = self._wall()

@@ -57,7 +57,7 @@ def qemu_timeout(spec: Object) -> float:
     flags = (customize.get("flags") or {}).get("controller") or {}
     if str(flags.get(_FLAG, "")).isdecimal():
         return float(flags[_FLAG])
-    found = re.search(rf"{_FLAG}\D{{1,16}}(\d+)", json.dumps(customize.get("patches") or []))
+    found = re.search(rf"{_FLAG}\D{{1,40}}(\d+)", json.dumps(customize.get("patches") or []))
     return float(found[1]) if found else DEFAULT_QEMU_TIMEOUT
 
 
@@ -87,22 +87,23 @@ async def rolled_out(client: Client, kubevirt: Object, timeout: float) -> str:
 
 
 def _hanging(kubevirt: Object | None, parts: dict[str, Object], generation: int) -> str:
+    if kubevirt is None:
+        return "the KubeVirt CR is gone"
+    waiting = ""
     for name in PARTS:
         part = parts.get(name)
         if part is None:
             return f"{name} is missing"
         stamped = (part["metadata"].get("annotations") or {}).get(GENERATION, "0")
+        wanted, updated, ready = _pods(part)
         if int(stamped) < generation:
-            return f"{name} has not been updated by virt-operator"
-    if kubevirt is None:
-        return "the KubeVirt CR is gone"
-    if int((kubevirt.get("status") or {}).get("observedGeneration") or 0) < generation:
-        return "virt-operator has not finished"
-    for name in PARTS:
-        wanted, updated, ready = _pods(parts[name])
-        if not wanted == updated == ready:
+            waiting = waiting or f"{name} has not been updated by virt-operator"
+        elif not wanted == updated == ready:
+            # This is what the others wait for.
             return f"{name}: {updated} of {wanted} pods updated, {ready} ready"
-    return ""
+    if not waiting and int(kubevirt["status"].get("observedGeneration") or 0) < generation:
+        waiting = "virt-operator has not finished"
+    return waiting
 
 
 def _pods(part: Object) -> tuple[int, int, int]:

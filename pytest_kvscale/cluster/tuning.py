@@ -7,7 +7,7 @@ only the ones that have another value; what was there before is kept, to be put 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -119,21 +119,18 @@ def undo(spec: Object, made: Sequence[Change], before: Object) -> tuple[Object, 
     else has put something there.
     """
     patch: Object = {}
-    left = []
-    for change in made:
-        if look_up(spec, change.path) != change.after:
-            left.append(change)
-            continue
-        path, value = change.path, change.before
+    left = [change for change in made if look_up(spec, change.path) != change.after]
+    ours = {change.path: change.before for change in made if change not in left}
+    for path, value in ours.items():
         if value is ABSENT:
-            path, value = _to_remove(spec, change.path, made, before), None
-        _put(patch, path, value)
+            _put(patch, _to_remove(spec, path, ours.keys(), before), None)
+        else:
+            _put(patch, path, value)
     return patch, left
 
 
-def _to_remove(spec: Object, path: Path_, made: Sequence[Change], before: Object) -> Path_:
-    """The highest parent that was absent before and holds nothing but what we put there."""
-    ours = {change.path for change in made}
+def _to_remove(spec: Object, path: Path_, ours: Set[Path_], before: Object) -> Path_:
+    """The highest parent that was absent before and holds nothing but what is still ours."""
     for length in range(1, len(path) + 1):
         parent = path[:length]
         if look_up(before, parent) is not ABSENT:
@@ -178,10 +175,14 @@ class Tuner:
         changed = await self._patch(found, patch)
         hanging = await self._wait(changed, node)
         if hanging:
-            await self.put_back(node)
+            try:
+                await self.put_back(node)
+                after = "they have been put back"
+            except TuningError as problem:
+                after = str(problem)
             raise TuningError(
                 f"the KubeVirt settings were not rolled out within {ROLLOUT_TIMEOUT:g} s: "
-                f"{hanging}; they have been put back"
+                f"{hanging}; {after}"
             )
         return made
 

@@ -161,7 +161,7 @@ class Faults(Document):
     qemu_timeout: Share = 0
     """The domain is never defined."""
     stuck: Share = 0
-    """virt-handler never gets to the VMI, and says nothing."""
+    """The kubelet never gets to the launcher pod, and says nothing."""
     stuck_terminating: Share = 0
     """The launcher never ends."""
 

@@ -254,7 +254,8 @@ class Server:
                 left = end - loop.time()
                 if left <= 0:
                     break
-                if not await watch.wait(min(left, BOOKMARK_SECONDS)) and bookmarks:
+                quiet = not await watch.wait(min(left, BOOKMARK_SECONDS))
+                if quiet and bookmarks and left > BOOKMARK_SECONDS:
                     watch.version = max(watch.version, self._api.store.version)
                     await response.write(bookmark(kind, watch.version))
             await response.write_eof()

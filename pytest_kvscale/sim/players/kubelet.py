@@ -180,6 +180,9 @@ class Kubelet:
     async def _until_started(self, uid: str, ending: asyncio.Event) -> str | None:
         """Make the sandbox and start the containers; None if the pod is to end before."""
         name, times, faults = self._vmi_name(uid), self._profile.times, self._profile.faults
+        if self._draws.chance(faults.stuck, "stuck", name):
+            await ending.wait()
+            return None
         kill = self._draws.chance(faults.kill_pod_sandbox, "kill_pod_sandbox", name)
         hang = kill or self._draws.chance(faults.sandbox_timeout, "sandbox_timeout", name)
         while not ending.is_set():

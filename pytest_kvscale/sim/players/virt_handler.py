@@ -67,8 +67,6 @@ class VirtHandler:
     async def _start(self, uid: str) -> None:
         vmi = self._vmis[uid]
         name, faults = vmi["metadata"]["name"], self._profile.faults
-        if self._draws.chance(faults.stuck, "stuck", name):
-            return
         if self._draws.chance(faults.qemu_timeout, "qemu_timeout", name):
             return
         await asyncio.sleep(self._profile.times.sync)

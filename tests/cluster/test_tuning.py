@@ -1,0 +1,219 @@
+"""KubeVirt settings: applied, rolled out, put back."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_kvscale.cluster import kubevirt, tuning
+from pytest_kvscale.cluster.choose import Connection
+from pytest_kvscale.cluster.client import KUBEVIRTS, NODES
+from pytest_kvscale.cluster.tuning import ABSENT, Change, Tuner, TuningError
+from pytest_kvscale.errors import ConfigurationError
+from pytest_kvscale.sim.patch import merge
+
+KEYS = st.sampled_from(["a", "b", "c"])
+TREES: Any = st.recursive(
+    st.integers(0, 3) | st.text("xy", max_size=2),
+    lambda inner: st.dictionaries(KEYS, inner, min_size=1, max_size=3),
+    max_leaves=6,
+)
+SPECS = st.dictionaries(KEYS, TREES, max_size=3)
+
+
+def apply(spec: Any, found: list[Change]) -> Any:
+    patch: Any = {}
+    for change in found:
+        tuning._put(patch, change.path, change.after)
+    return merge(spec, patch)
+
+
+def compatible(spec: Any, wanted: Any) -> bool:
+    """Whether no field is a mapping in one and a plain value in the other."""
+    if not isinstance(spec, dict) or not isinstance(wanted, dict):
+        return isinstance(spec, dict) == isinstance(wanted, dict)
+    return all(compatible(spec[key], wanted[key]) for key in spec.keys() & wanted.keys())
+
+
+@given(SPECS, SPECS)
+def test_what_is_applied_and_undone_is_what_was(spec: Any, wanted: Any) -> None:
+    if not compatible(spec, wanted):
+        return
+    found = tuning.changes(spec, wanted)
+    during = apply(spec, found)
+    assert tuning.changes(during, wanted) == []
+    patch, left = tuning.undo(during, found, spec)
+    assert merge(during, patch) == spec
+    assert left == []
+
+
+@given(SPECS, SPECS, SPECS)
+def test_what_others_set_meanwhile_stays(spec: Any, wanted: Any, theirs: Any) -> None:
+    if not (compatible(spec, wanted) and compatible(merge(spec, wanted), theirs)):
+        return
+    found = tuning.changes(spec, wanted)
+    ours = apply(spec, found)
+    during = merge(ours, theirs)
+    patch, left = tuning.undo(during, found, spec)
+    after = merge(during, patch)
+    touched = {path for path, value in tuning.leaves(theirs) if tuning.look_up(ours, path) != value}
+    for path in touched:
+        assert tuning.look_up(after, path) == tuning.look_up(theirs, path)
+    for change in found:
+        if change.path not in touched:
+            assert tuning.look_up(after, change.path) == change.before
+    assert {change.path for change in left} == {c.path for c in found} & touched
+
+
+def test_only_fields_with_another_value_are_changed() -> None:
+    spec = {"configuration": {"virtualMachineInstancesPerNode": 1000, "x": 1}}
+    wanted = {"configuration": {"virtualMachineInstancesPerNode": 1000, "y": 2}}
+    assert tuning.changes(spec, wanted) == [Change(("configuration", "y"), ABSENT, 2)]
+
+
+def test_absent_parents_become_absent_again() -> None:
+    before: Any = {"configuration": {"x": 1}}
+    found = tuning.changes(before, {"customizeComponents": {"flags": {"controller": {"f": "1"}}}})
+    patch, _ = tuning.undo(apply(before, found), found, before)
+    assert patch == {"customizeComponents": None}
+
+
+def test_the_shipped_tuning_is_what_the_experiment_needed() -> None:
+    fields = dict(tuning.leaves(tuning.load("density")))
+    assert fields[("configuration", "virtualMachineInstancesPerNode")] == 1000
+    flag = ("customizeComponents", "flags", "controller", "launcher-qemu-timeout")
+    assert fields[flag] == "900"
+    for component in ("api", "controller", "handler", "webhook"):
+        path = (f"{component}Configuration", "restClient", "rateLimiter", "tokenBucketRateLimiter")
+        assert fields[("configuration", *path, "qps")] == 200
+        assert fields[("configuration", *path, "burst")] == 400
+
+
+def test_none_is_empty() -> None:
+    assert tuning.load("none") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("configuraton: {a: 1}", "unknown key 'configuraton' (did you mean 'configuration'?)"),
+        ("configuration: 3", "configuration: expected a mapping, got 3"),
+        ("configuration: {a: {b: }}", "configuration.a.b: a value is missing"),
+        ("[]", "must be a mapping"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        tuning.load(str(path))
+    assert sentence in str(caught.value)
+
+
+def test_an_unknown_tuning_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match="did you mean 'density'"):
+        tuning.load("densty")
+
+
+def spec_of(connection: Connection) -> Any:
+    found = connection.run(kubevirt.find_kubevirt(connection.client))
+    return found["spec"]
+
+
+def test_a_tuning_is_rolled_out_and_put_back(connect: Callable[..., Connection]) -> None:
+    connection = connect()
+    before = copy.deepcopy(spec_of(connection))
+    tuner = Tuner(connection.client)
+    made = connection.run(tuner.apply(tuning.load("density"), "node"))
+    assert len(made) == 10
+    node = connection.run(connection.client.get(NODES, "", "node"))
+    assert node["status"]["allocatable"]["devices.kubevirt.io/kvm"] == "1000"
+    assert connection.run(tuner.put_back("node")) == []
+    assert spec_of(connection) == before
+
+
+def test_a_tuning_that_is_there_already_changes_nothing(connect: Callable[..., Connection]) -> None:
+    connection = connect()
+    first, second = Tuner(connection.client), Tuner(connection.client)
+    connection.run(first.apply(tuning.load("density"), "node"))
+    requests = connection.client.requests["patch"]
+    assert connection.run(second.apply(tuning.load("density"), "node")) == []
+    assert connection.client.requests["patch"] == requests
+
+
+def test_what_somebody_else_changed_meanwhile_is_left_and_told(
+    connect: Callable[..., Connection],
+) -> None:
+    connection = connect()
+    tuner = Tuner(connection.client)
+    connection.run(tuner.apply(tuning.load("density"), "node"))
+    change = {"spec": {"configuration": {"virtualMachineInstancesPerNode": 500}}}
+    connection.run(connection.client.patch(KUBEVIRTS, "kubevirt", "kubevirt", change))
+    (left,) = connection.run(tuner.put_back("node"))
+    assert left.path == ("configuration", "virtualMachineInstancesPerNode")
+    assert spec_of(connection) == {"configuration": {"virtualMachineInstancesPerNode": 500}}
+
+
+def test_a_rollout_that_hangs_is_put_back_and_says_where(
+    connect: Callable[..., Connection], profile_file: Callable[[str], Path]
+) -> None:
+    connection = connect(sim_profile=str(profile_file("times: {rollout: 100000}")))
+    before = copy.deepcopy(spec_of(connection))
+    tuner = Tuner(connection.client)
+    with pytest.raises(TuningError) as caught:
+        connection.run(tuner.apply(tuning.load("density"), "node"))
+    assert "virt-controller" in str(caught.value)
+    assert spec_of(connection) == before
+
+
+def test_it_is_rolled_out_only_when_every_part_says_so(
+    connect: Callable[..., Connection],
+) -> None:
+    """The CR's phase stays Deployed all the while: it tells nothing."""
+    connection = connect()
+
+    async def work() -> tuple[str, float]:
+        loop = asyncio.get_running_loop()
+        change = {"spec": {"configuration": {"virtualMachineInstancesPerNode": 300}}}
+        changed = await connection.client.patch(KUBEVIRTS, "kubevirt", "kubevirt", change)
+        assert changed["status"]["phase"] == "Deployed"
+        begun = loop.time()
+        return await kubevirt.rolled_out(connection.client, changed, 600), loop.time() - begun
+
+    hanging, took = connection.run(work())
+    assert hanging == ""
+    assert took > 8
+
+
+@pytest.mark.parametrize(
+    ("spec", "seconds"),
+    [
+        ({}, 240.0),
+        ({"customizeComponents": {"flags": {"controller": {"launcher-qemu-timeout": "900"}}}}, 900),
+        (
+            {
+                "customizeComponents": {
+                    "patches": [{"patch": '[{"value":"--launcher-qemu-timeout=700"}]'}]
+                }
+            },
+            700,
+        ),
+        (
+            {
+                "customizeComponents": {
+                    "patches": [{"patch": '[{"value":"--launcher-qemu-timeout"},{"value":"60"}]'}]
+                }
+            },
+            60,
+        ),
+    ],
+)
+def test_the_qemu_timeout_is_read_from_the_cr(spec: Any, seconds: float) -> None:
+    assert kubevirt.qemu_timeout(spec) == seconds

@@ -1,0 +1,62 @@
+"""Fixtures of the project's own tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_kvscale.cluster import choose
+from pytest_kvscale.cluster.choose import Connection
+from pytest_kvscale.cluster.clock import VirtualClock
+from pytest_kvscale.options import Settings
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def clock() -> Iterator[VirtualClock]:
+    """A clock with virtual time."""
+    made = VirtualClock()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., Connection]]:
+    """Start an embedded cluster with these settings, in virtual time, and connect to it."""
+    made: list[Connection] = []
+
+    def start(**settings: object) -> Connection:
+        made.append(choose.connect(Settings(cluster="sim", **settings), {}))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield start
+    for connection in made:
+        connection.close()
+
+
+@pytest.fixture
+def profile_file(tmp_path: Path) -> Callable[[str], Path]:
+    """Write a profile that extends the default one by some YAML."""
+
+    def write(yaml: str) -> Path:
+        path = tmp_path / "profile.yaml"
+        path.write_text("extends: blog-2021\n" + yaml, encoding="utf-8")
+        return path
+
+    return write
+
+
+def program(*names: str) -> str:
+    """The path of a program a test needs; it may be missing, but not in CI."""
+    for name in names:
+        found = shutil.which(name)
+        if found:
+            return found
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{' or '.join(names)} is missing, and CI must have it", pytrace=False)
+    pytest.skip(f"{' or '.join(names)} is not installed")
