@@ -27,6 +27,7 @@ from pytest_kvscale.cluster.client import (
     Object,
     repeat_until,
 )
+from pytest_kvscale.cluster.clock import now
 from pytest_kvscale.cluster.settle import all_watching, following, raise_problem, unless
 from pytest_kvscale.cluster.templates import RUN_LABEL, Template
 from pytest_kvscale.cluster.watch import Follower
@@ -106,8 +107,8 @@ class LevelRun:
 
     async def run(self) -> None:
         """Do the level. What goes wrong is told by `problem`; only cancellation is raised."""
-        plan, loop = self._plan, asyncio.get_running_loop()
-        self._start = loop.time()
+        plan = self._plan
+        self._start = now()
         made: Object | None = None
         with contextlib.ExitStack() as stack:
             if plan.recording is not None:
@@ -121,11 +122,11 @@ class LevelRun:
                     await self._create_and_delete(failing)
             except (ApiError, LostConnectionError, TimeoutError) as problem:
                 self.problem = f"the API was lost: {problem or 'no answer in time'}"
-                self.observer.end_level(loop.time())
+                self.observer.end_level(now())
             finally:
                 if made is not None:
                     await self._remove_namespace(made)
-                self.end = loop.time()
+                self.end = now()
 
     # Beginning ------------------------------------------------------------------------------
 
@@ -137,7 +138,7 @@ class LevelRun:
             "kind": "Namespace",
             "metadata": {"name": name, "labels": labels},
         }
-        client, patience = self._client, asyncio.get_running_loop().time() + PATIENCE
+        client, patience = self._client, now() + PATIENCE
         try:
             return await repeat_until(patience, lambda: client.create(NAMESPACES, "", wanted))
         except ApiError as problem:
@@ -159,8 +160,7 @@ class LevelRun:
     # The level ------------------------------------------------------------------------------
 
     async def _create_and_delete(self, failing: asyncio.Task[None]) -> None:
-        plan, loop = self._plan, asyncio.get_running_loop()
-        deadline = loop.time() + plan.timeout
+        deadline = now() + self._plan.timeout
         try:
             creating = asyncio.create_task(self._create(deadline), name="creating")
             try:
@@ -176,10 +176,10 @@ class LevelRun:
             await self._delete(failing)
 
     async def _create(self, deadline: float) -> None:
-        plan, start = self._plan, asyncio.get_running_loop().time()
+        plan, start = self._plan, now()
         creator = Creator(self._client, plan.namespace, plan.run, self._answered)
         creations = [
-            Creation(f"density-{plan.level}-{index:04d}", start + offset)
+            Creation(f"density-{plan.level}-{index:04d}", round(start + offset, 6))
             for index, offset in enumerate(offsets(plan.level, plan.qps, plan.burst))
         ]
         for creation in creations:
@@ -217,7 +217,7 @@ class LevelRun:
         failing.add_done_callback(lambda _: wake.set())
         self.ended = "interrupted"
         while True:
-            now = loop.time()
+            moment = loop.time()  # Not rounded: what is due must count as due.
             progress = max(self._start, observer.last_progress or 0.0)
             if failing.done():
                 self.ended = "the watches failed"
@@ -225,14 +225,14 @@ class LevelRun:
             if creating.done():
                 creating.result()
                 if observer.settled:
-                    self.ended = f"settled after {durations.write(now - self._start)}"
+                    self.ended = f"settled after {durations.write(moment - self._start)}"
                     return
-            if now >= deadline:
+            if moment >= deadline:
                 self.ended = (
                     f"time was up after {durations.write(plan.timeout)} (--kvscale-timeout)"
                 )
                 return
-            if now >= progress + plan.stall:
+            if moment >= progress + plan.stall:
                 self.ended = (
                     f"nothing progressed for {durations.write(plan.stall)} (--kvscale-stall)"
                 )
@@ -245,13 +245,13 @@ class LevelRun:
     # Ending ---------------------------------------------------------------------------------
 
     def _end_level(self) -> None:
-        now = asyncio.get_running_loop().time()
-        self.observer.end_level(now)
+        moment = now()
+        self.observer.end_level(moment)
         if self._recorder is not None:
-            self._recorder.write("end", now, how=self.ended)
+            self._recorder.write("end", moment, how=self.ended)
 
     async def _delete(self, failing: asyncio.Task[None]) -> None:
-        deadline = asyncio.get_running_loop().time() + self._plan.delete_timeout
+        deadline = now() + self._plan.delete_timeout
         deleter = Deleter(
             self._client, self.observer, self._plan.namespace, self._plan.run, self._delete_asked
         )
@@ -266,7 +266,7 @@ class LevelRun:
             self._recorder.write("delete", at)
 
     async def _remove_namespace(self, made: Object) -> None:
-        deadline = asyncio.get_running_loop().time() + self._plan.delete_timeout
+        deadline = now() + self._plan.delete_timeout
         name = made["metadata"]["name"]
         try:
             gone = await delete_namespace(self._client, name, made["metadata"]["uid"], deadline)

@@ -29,7 +29,8 @@ class ReportFiles:
     def __init__(self, config: pytest.Config, run: Run) -> None:
         self._config = config
         self._run = run
-        self._given = config.option.xmlpath
+        self._junit = config.pluginmanager.has_plugin("junitxml")
+        self._given = config.option.xmlpath if self._junit else None
         self._own_html: Any = None
         self.html_missing = ""
         """Why there is no report.html, if there is none."""
@@ -37,12 +38,12 @@ class ReportFiles:
     def begin(self, session: pytest.Session) -> None:
         """From here on, tests are written down for our files."""
         config, folder = self._config, self._run.folder.make()
-        if not self._given:
+        if self._junit and not self._given:
             config.option.xmlpath = str(folder / JUNIT)
             junitxml.pytest_configure(config)
             config.stash[junitxml.xml_key].pytest_sessionstart()
         if not config.pluginmanager.has_plugin("html"):
-            self.html_missing = "pytest-html is switched off (-p no:html)"
+            self.html_missing = "no report.html: pytest-html is switched off (-p no:html)"
             return
         self._own_html = _make_html(config, folder / HTML)
         self._own_html.pytest_sessionstart(session)
@@ -99,6 +100,8 @@ def write_error(config: pytest.Config, run: Run, sentence: str) -> None:
     users = config.stash.get(junitxml.xml_key, None)
     if users is not None:
         users.pytest_collectreport(error)  # pytest writes it when the session ends.
+    if not config.pluginmanager.has_plugin("junitxml"):
+        return
     try:
         target = run.folder.make() / JUNIT
     except ConfigurationError:

@@ -7,7 +7,6 @@ for itself and writes what it measures. Level reports travel with pytest's own t
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -177,7 +176,9 @@ class Run:
         required = self.settings.cooldown if self._last_end is not None else 0.0
         waited = 0.0
         if self._last_end is not None:
-            waited = self.connection.run(_rest(self._last_end + required))
+            from pytest_kvscale.load.pacing import sleep_until
+
+            waited = self.connection.run(sleep_until(self._last_end + required))
         self._cooldown = {
             "required": required, "waited": round(waited, 3), "settled": None, "by": "time",
         }  # fmt: skip
@@ -337,15 +338,6 @@ class Run:
             return objectives.NO_OBJECTIVES
         identity = self.identity
         return objectives.for_cluster(found, identity.simulated, identity.profile)
-
-
-async def _rest(until: float) -> float:
-    """Wait until a moment of the loop's time; returns the seconds that took."""
-    loop = asyncio.get_running_loop()
-    before = loop.time()
-    if until > before:
-        await asyncio.sleep(until - before)
-    return loop.time() - before
 
 
 def _change(change: Change) -> Json:

@@ -184,7 +184,7 @@ async def _connect(clock: Clock, choice: Choice, settings: Settings) -> Connecti
         client = await _open(kubeconfig=choice.kubeconfig, context=choice.context)
     try:
         identity = await _identify(client, choice.context)
-        if settings.cluster == "kube" and identity.simulated != "false":
+        if not choice.embedded and identity.simulated != "false":
             _refuse_simulated(settings, identity)
     except BaseException:
         await client.close()
@@ -197,9 +197,8 @@ async def _connect(clock: Clock, choice: Choice, settings: Settings) -> Connecti
 def _refuse_simulated(settings: Settings, identity: Identity) -> None:
     if not settings.allow_simulated:
         raise ConfigurationError(
-            f"{identity.server} says it is simulated ({identity.simulated}): "
-            "--kvscale-cluster kube takes real clusters only, unless --kvscale-allow-simulated "
-            "is given"
+            f"{identity.server} says it is simulated ({identity.simulated}): a cluster named by "
+            "a kubeconfig must be real, unless --kvscale-allow-simulated is given"
         )
 
 

@@ -3,7 +3,7 @@
 This is the one module that makes a loop and asks the machine for the time. A real cluster has
 an ordinary loop, alive in a thread while pytest runs; the embedded cluster shares a loop with
 the harness whose time is virtual (`clock_loop`) and goes on only while somebody waits for it.
-Everybody else asks `asyncio.get_running_loop().time()`, in seconds, and waits with
+Everybody else asks the running loop for its time, in seconds (`now`), and waits with
 `asyncio.sleep` and `asyncio.timeout`.
 """
 
@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 from pytest_kvscale.cluster.clock_loop import ClockStuckError, VirtualLoop
 
-__all__ = ["Clock", "ClockStuckError", "RealClock", "VirtualClock", "VirtualLoop", "utc_now"]
+__all__ = ["Clock", "ClockStuckError", "RealClock", "VirtualClock", "VirtualLoop", "now", "utc_now"]
 
 T = TypeVar("T")
 
@@ -30,6 +30,11 @@ T = TypeVar("T")
 def utc_now() -> datetime.datetime:
     """The machine's date and time (UTC), for run ids and file stamps; never for measuring."""
     return datetime.datetime.now(datetime.UTC)
+
+
+def now() -> float:
+    """The running loop's time, in whole microseconds: what is measured and recorded alike."""
+    return round(asyncio.get_running_loop().time(), 6)
 
 
 class Clock(Protocol):

@@ -19,6 +19,7 @@ from pytest_kvscale.cluster.client import (
     Object,
     Resource,
 )
+from pytest_kvscale.cluster.clock import now
 
 WATCH_SECONDS = 1800
 """How long the API is asked to keep a watch open."""
@@ -90,23 +91,21 @@ class Follower:
             await asyncio.sleep(grown if pause is None else pause)
 
     async def _list(self) -> None:
-        loop = asyncio.get_running_loop()
         since = self._heard if self.watching.is_set() else None
         answer = await self._client.list(
             self._resource, self._namespace, self._labels, self._fields
         )
-        self._heard = loop.time()
+        self._heard = now()
         version = str(answer["metadata"]["resourceVersion"])
         self._receiver.listed(answer.get("items") or [], version, self._heard, since)
         self._version = version
 
     async def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
         idle = BOOKMARK_PATIENCE if self._bookmarks else PATIENCE
         events = self._client.watch(self._resource, self._namespace, self._query(), idle)
         async with contextlib.aclosing(events):
             async for event in events:
-                self._heard = loop.time()
+                self._heard = now()
                 self._take(event)
 
     def _take(self, event: Object) -> None:

@@ -18,6 +18,7 @@ from pytest_kvscale.cluster.client import (
     Object,
     repeat_until,
 )
+from pytest_kvscale.cluster.clock import now
 from pytest_kvscale.cluster.templates import RUN_LABEL
 from pytest_kvscale.load.pacing import sleep_until
 
@@ -59,7 +60,6 @@ class Creator:
 
     async def _create(self, creation: Creation, obj: Object, deadline: float) -> None:
         attempt = _Attempt(self._client, self._namespace, self._run, creation, obj)
-        loop = asyncio.get_running_loop()
         code, message = 201, ""
         try:
             await repeat_until(deadline, attempt)
@@ -67,7 +67,7 @@ class Creator:
             code, message = problem.code, str(problem)
         except (LostConnectionError, TimeoutError) as problem:
             code, message = 0, str(problem) or "no answer in time"
-        self._answered(creation, loop.time(), code, message)
+        self._answered(creation, now(), code, message)
 
 
 class _Attempt:
@@ -87,7 +87,7 @@ class _Attempt:
     async def __call__(self) -> None:
         async with self._client.place():
             if self._creation.sent is None:
-                self._creation.sent = asyncio.get_running_loop().time()
+                self._creation.sent = now()
             if self._unsure and await self._is_there():
                 return
             try:

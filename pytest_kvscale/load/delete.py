@@ -13,6 +13,7 @@ from pytest_kvscale.cluster.client import (
     Client,
     repeat_until,
 )
+from pytest_kvscale.cluster.clock import now
 from pytest_kvscale.cluster.settle import until
 from pytest_kvscale.cluster.templates import RUN_LABEL
 
@@ -86,9 +87,9 @@ class Deleter:
         One request for all, if all that carry our label are ours; else one for each of ours.
         """
         client, namespace = self._client, self._namespace
-        now = asyncio.get_running_loop().time()
-        self._inventory.delete_asked(now)
-        self._asked(now)
+        moment = now()
+        self._inventory.delete_asked(moment)
+        self._asked(moment)
         if not self._inventory.strangers:
             labels = f"{RUN_LABEL}={self._run}"
             await repeat_until(deadline, lambda: client.delete_collection(VMIS, namespace, labels))

@@ -16,8 +16,10 @@ def offsets(count: int, qps: float, burst: int) -> Iterator[float]:
         yield max(0, index + 1 - burst) / qps
 
 
-async def sleep_until(moment: float) -> None:
-    """Wait until a moment of the loop's time; not at all if it has passed."""
-    seconds = moment - asyncio.get_running_loop().time()
-    if seconds > 0:
-        await asyncio.sleep(seconds)
+async def sleep_until(moment: float) -> float:
+    """Wait until a moment of the loop's time; returns the seconds that took."""
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    if moment > before:
+        await asyncio.sleep(moment - before)
+    return loop.time() - before

@@ -41,6 +41,8 @@ from pytest_kvscale.sim.store import Stored, Watch, encode
 
 BOOKMARK_SECONDS = 60
 WATCH_SECONDS = 3600
+CLIENT_CLOSED = 499
+"""Stands for the status of a request whose client went away before it was answered."""
 KEEP_ALIVE_SECONDS = 7 * 24 * 3600
 
 
@@ -84,7 +86,7 @@ class Server:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         verb, plural = VERBS.get(request.method, request.method.lower()), ""
         agent = request.headers.get("User-Agent", "")
-        code = 499
+        code = CLIENT_CLOSED
         response: web.StreamResponse
         try:
             path = request.path
@@ -109,7 +111,7 @@ class Server:
             code = 500
             response = answer(internal_error(problem), 500)
         finally:
-            if verb != "watch" or code != 200:
+            if (verb, code) not in (("watch", 200), ("watch", CLIENT_CLOSED)):
                 self.requests[agent, verb, plural, code] += 1
         return response
 
@@ -118,13 +120,12 @@ class Server:
             return web.Response(text="ok")
         if path == "/version":
             return answer(self._version)
-        if path == "/_sim/requests":
-            return answer(
-                [
-                    {"agent": agent, "verb": verb, "resource": plural, "code": code, "count": count}
-                    for (agent, verb, plural, code), count in sorted(self.requests.items())
-                ]
-            )
+        if path == "/_sim/served":
+            rows = [
+                {"agent": agent, "verb": verb, "resource": plural, "code": code, "count": count}
+                for (agent, verb, plural, code), count in sorted(self.requests.items())
+            ]
+            return answer({"rows": rows})
         document = discovery.document(path) if request.method == "GET" else None
         if document is not None:
             return answer(document)

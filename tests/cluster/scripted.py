@@ -46,7 +46,7 @@ def cut(request: web.BaseRequest) -> web.StreamResponse:
 async def answering(answer: Answer) -> AsyncIterator[tuple[Client, Script]]:
     """A client of a server that answers so."""
     script = Script(answer)
-    runner = web.ServerRunner(web.Server(script))  # type: ignore[arg-type]
+    runner = web.ServerRunner(web.Server(script))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]

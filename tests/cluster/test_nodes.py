@@ -36,9 +36,7 @@ def node(name: str, memory: str = "64Gi", ready: str = "True", **more: Any) -> J
     }
 
 
-def choose(
-    clock: VirtualClock, nodes: list[Json], name: str | None = None, **selector: str
-) -> str:
+def choose(clock: VirtualClock, nodes: list[Json], name: str | None = None, **selector: str) -> str:
     async def listing(request: web.BaseRequest) -> web.Response:
         return web.json_response({"items": nodes, "metadata": {"resourceVersion": "1"}})
 
@@ -105,9 +103,7 @@ def test_what_is_not_known_is_none() -> None:
     assert node_selector(bare) == {"kubernetes.io/hostname": "a"}
 
 
-@given(
-    st.integers(0, 10**9), st.sampled_from(["", "m", "k", "M", "G", "Ki", "Mi", "Gi", "Ti"])
-)
+@given(st.integers(0, 10**9), st.sampled_from(["", "m", "k", "M", "G", "Ki", "Mi", "Gi", "Ti"]))
 def test_quantities_agree_with_the_embedded_clusters(number: int, unit: str) -> None:
     found = amount(f"{number}{unit}")
     assert found is not None

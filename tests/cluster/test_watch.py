@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -114,9 +115,7 @@ def test_it_lists_once_and_then_watches_from_there(clock: VirtualClock) -> None:
 
 
 @pytest.mark.parametrize("end", ["close", "cut"])
-def test_a_watch_that_ends_is_resumed_after_the_last_version(
-    clock: VirtualClock, end: str
-) -> None:
+def test_a_watch_that_ends_is_resumed_after_the_last_version(clock: VirtualClock, end: str) -> None:
     server = Server(
         sending(line("ADDED", "a", 11), 5.0, end=end), sending(line("ADDED", "b", 12), end="hang")
     )
@@ -187,7 +186,7 @@ def test_errors_that_pass_are_waited_out(clock: VirtualClock) -> None:
 def test_pauses_grow_while_nothing_comes(clock: VirtualClock) -> None:
     _, asked = follow(clock, Server(*[refusing(500)] * 50), 100)
     moments = [at for at, _ in asked][1:]
-    gaps = [round(after - before, 6) for before, after in zip(moments, moments[1:], strict=False)]
+    gaps = [round(after - before, 6) for before, after in itertools.pairwise(moments)]
     assert gaps[:4] == [0.1, 0.2, 0.4, 0.8]
     assert max(gaps) == 10
 

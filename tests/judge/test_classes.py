@@ -195,7 +195,7 @@ def test_evidence_that_says_the_same_stands_once() -> None:
             "pod didn't tolerate.",
             ["1 Insufficient memory", "2 node(s) had taint {a: b}, that the pod didn't tolerate"],
         ),
-        ("0/1 nodes are available: 1 Insufficient memory, 1 Too many pods. preemption: not eligible",
+        ("0/1 nodes are available: 1 Insufficient memory, 1 Too many pods. preemption: no",
          ["1 Insufficient memory", "1 Too many pods"]),
         ("no nodes available to schedule pods", ["no nodes available to schedule pods"]),
         ("", []),

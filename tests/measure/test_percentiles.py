@@ -57,7 +57,8 @@ def test_a_censored_sample_has_neither(values: list[float], missing: int) -> Non
 
 def test_ranks_do_not_suffer_from_rounding() -> None:
     hundred = [float(value) for value in range(1, 101)]
-    assert [nearest_rank(hundred, 100, each) for each in (1, 55, 95, 99, 100)] == [1, 55, 95, 99, 100]
+    asked = [1, 55, 95, 99, 100]
+    assert [nearest_rank(hundred, 100, each) for each in asked] == asked
 
 
 def test_one_value_is_every_percentile() -> None:
@@ -93,7 +94,5 @@ def test_nothing_has_no_rate() -> None:
 
 @given(st.lists(st.floats(0, 1000, allow_nan=False), min_size=1, max_size=40))
 def test_the_busiest_minute_agrees_with_counting_by_hand(moments: list[float]) -> None:
-    expected = max(
-        sum(begin <= each < begin + 60 for each in moments) for begin in moments
-    )
+    expected = max(sum(begin <= each < begin + 60 for each in moments) for begin in moments)
     assert per_minute(moments, 0.0)["peak"] == expected

@@ -96,9 +96,7 @@ def test_the_published_figures_of_a_are_met() -> None:
         ("g-controller-qps5-60", 60, {}),
     ],
 )
-def test_every_vmi_gets_its_right_class(
-    name: str, running: int, failures: dict[str, int]
-) -> None:
+def test_every_vmi_gets_its_right_class(name: str, running: int, failures: dict[str, int]) -> None:
     result = judged(name)
     assert result.running == running
     assert result.failures == failures

@@ -82,9 +82,7 @@ def phases(seen: list[tuple[str, str, Json]], name: str = "one") -> list[str]:
 
 
 def last(seen: list[tuple[str, str, Json]], plural: str, name: str = "one") -> Json:
-    return [
-        obj for kind, _, obj in seen if kind == plural and name in obj["metadata"]["name"]
-    ][-1]
+    return [obj for kind, _, obj in seen if kind == plural and name in obj["metadata"]["name"]][-1]
 
 
 def reasons(seen: list[tuple[str, str, Json]]) -> list[str]:

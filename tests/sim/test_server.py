@@ -356,9 +356,9 @@ def test_every_request_is_counted_by_caller(run: Callable[[Work], None]) -> None
         assert counted["me", "create", "configmaps", 201] == 1
         assert counted["me", "get", "configmaps", 200] == 1
         assert counted["me", "get", "configmaps", 404] == 1
-        _, rows = await ask("GET", "/_sim/requests")
+        _, served = await ask("GET", "/_sim/served")
         assert {"agent": "me", "verb": "create", "resource": "configmaps", "code": 201,
-                "count": 1} in rows  # fmt: skip
+                "count": 1} in served["rows"]  # fmt: skip
 
     run(work)
 

@@ -139,7 +139,7 @@ def test_what_a_watcher_was_told_adds_up_to_the_list(before: Any, after: Any) ->
         store = Store()
 
         def chosen(obj: Any) -> bool:
-            return obj["metadata"]["labels"].get("x") == "1"
+            return bool(obj["metadata"]["labels"].get("x") == "1")
 
         def step(action: str, name: str, label: str) -> None:
             held = store.get(PODS, "a", name)

@@ -271,6 +271,9 @@ class Kubelet:
         if self._draws.chance(self._profile.faults.stuck_terminating, "stuck_terminating", name):
             await asyncio.get_running_loop().create_future()
         launcher = self._machine.launcher(uid)
+        if launcher is not None and not launcher.defined:
+            # Without a guest there is nothing to shut down: the launcher heeds SIGTERM at once.
+            self._machine.end_launcher(uid, 0)
         if launcher is not None and not launcher.exited.done():
             grace = pod["metadata"].get("deletionGracePeriodSeconds", 30)
             await asyncio.wait((launcher.exited,), timeout=grace)

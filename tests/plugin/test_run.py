@@ -1,0 +1,332 @@
+"""Density runs from pytest's command line to the verdict, on the embedded cluster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_kvscale.__main__ import replay
+from tests.plugin.conftest import Suite
+
+SHIPPED = Path(__file__).parents[2] / "suites" / "density"
+
+
+def of_level(suite: Suite, index: int = 0) -> dict[str, Any]:
+    level: dict[str, Any] = suite.results["levels"][index]
+    return level
+
+
+def ship(suite: Suite) -> None:
+    """Put the shipped suite in the place of the suite."""
+    for name in ("test_density.py", "slo.yaml"):
+        text = (SHIPPED / name).read_text(encoding="utf-8")
+        (suite.path / name).write_text(text, encoding="utf-8")
+
+
+def test_the_main_job(suite: Suite) -> None:
+    """400 VMIs on one node: all run in time, all go, and the table says so."""
+    ship(suite)
+    result = suite.run("-k", "400")
+    result.assert_outcomes(passed=1, deselected=4)
+    result.stdout.fnmatch_lines(
+        [
+            "kvscale: SIMULATED cluster: profile blog-2021, seed 0",
+            "kvscale: node node (48 CPUs, 128 GiB, containerd://*), Kubernetes v1.21.5, *",
+            "*= kvscale =*",
+            "SIMULATED (sim): these are not figures of real hardware",
+            "level  running *p50 *p95 *p99  VMIs/min  failures  verdict",
+            "  400  400/400 * s * s * s * none      pass",
+            "report: reports/*/report.html",
+        ]
+    )
+    level = of_level(suite)
+    assert (level["requested"], level["running"], level["deleted"]) == (400, 400, 400)
+    assert (level["left_behind"], level["failures"], level["verdict"]) == (0, {}, "pass")
+    assert level["slo"][0]["ok"]
+    assert level["pacing"] == {"qps": 20.0, "achieved_qps": 21.0, "lag_p99": 0.0}
+    rows = suite.vmis(400)
+    assert len(rows) == 400
+    assert all(row["gone"] > row["deleted"] >= row["phases"]["Running"] for row in rows)
+    requests = sum(level["harness"]["api_requests"].values())
+    assert requests <= 1.05 * 400 + 20
+
+
+def test_the_published_walls_untuned(suite: Suite) -> None:
+    """Out of the box the 2021 cluster stops at 110."""
+    ship(suite)
+    result = suite.run("-k", "200", "--kvscale-tune=none")
+    result.assert_outcomes(failed=1, deselected=4)
+    level = of_level(suite)
+    assert (level["running"], level["failures"]) == (110, {"DeviceLimit": 90})
+    result.stdout.fnmatch_lines(
+        [
+            "level 200: fail: 110 of 200 running (nothing progressed for 10m (--kvscale-stall))",
+            "  90 of 200 VMIs did not run",
+            "  Pending: 90 (DeviceLimit 90)",
+            "  DeviceLimit: 90",
+            "    density-200-*: * 1 Insufficient devices.kubevirt.io/kvm*",
+            "    density-200-*: * 1 Insufficient devices.kubevirt.io/kvm*",
+            "    density-200-*: * 1 Insufficient devices.kubevirt.io/kvm*",
+            "    remedy: raise virt-handler's device count*virtualMachineInstancesPerNode*",
+        ]
+    )
+    assert str(result.stdout).count("1 Insufficient devices.kubevirt.io/kvm,") == 3
+    assert suite.results["cluster"]["tuning"] == {"applied": "none", "changes": []}
+    assert suite.results["cluster"]["node"]["devices"] == 110
+
+
+def test_the_objectives_fit_seed_0_and_a_slower_node_misses_them(suite: Suite) -> None:
+    ship(suite)
+    suite.run("-k", "50 or 100 or 200").assert_outcomes(passed=3, deselected=2)
+    before = {each["level"]: each["phases"]["Running"]["p95"] for each in suite.results["levels"]}
+    slower = "".join(
+        f"  {name}: {{seconds: {1.25 * seconds}, growth: {1.25 * growth}}}\n"
+        for name, seconds, growth in (("sandbox", 0.4, 0.0262), ("launcher", 0.57, 0.0345))
+    )
+    profile = suite.path / "blog-2021.yaml"
+    profile.write_text(f"extends: blog-2021\ntimes:\n{slower}", encoding="utf-8")
+    result = suite.run("-k", "50 or 100 or 200", f"--kvscale-sim-profile={profile}")
+    result.assert_outcomes(failed=3, deselected=2)
+    for level in suite.results["levels"]:
+        assert level["running"] == level["level"]
+        (objective,) = level["slo"]
+        assert not objective["ok"]
+        assert objective["value"] == pytest.approx(1.25 * before[level["level"]], rel=0.05)
+    assert before[50] * 1.2 == pytest.approx(76, rel=0.01)
+    assert before[100] == pytest.approx(200, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ("faults: {kill_pod_sandbox: 0.3}", "KillPodSandbox"),
+        ("faults: {sandbox_timeout: 0.3}", "SandboxTimeout"),
+        ("faults: {launcher_crash: 0.3}", "LauncherCrash"),
+        ("faults: {qemu_timeout: 0.3}", "QemuTimeout"),
+        ("faults: {create_rejected: 0.3}", "CreateRejected"),
+        ("faults: {stuck: 0.3}", "Unexplained"),
+        ("node: {max_pods: 7}", "PodLimit"),
+        ("node: {memory: 3300Mi}", "MemoryLimit"),
+        ("node: {cpu: 600m}", "CpuLimit"),
+        ("node: {pod_network_prefix: 29}", "PodIPExhausted"),
+    ],
+)
+def test_failures_are_told_apart(suite: Suite, fault: str, expected: str) -> None:
+    suite.profile(fault)
+    result = suite.run("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=10")
+    result.assert_outcomes(failed=1)
+    level = of_level(suite)
+    failed = level["requested"] - level["running"]
+    assert 0 < failed < 10
+    assert level["failures"] == {expected: failed}
+    assert level["left_behind"] == 0
+    rows = [row for row in suite.vmis(10) if row["class"]]
+    assert {row["class"] for row in rows} == {expected}
+    assert all(row["evidence"] for row in rows)
+    result.stdout.fnmatch_lines([f"  {expected}: {failed}", "    remedy: *"])
+
+
+def test_a_selector_that_fits_no_node_is_unschedulable(suite: Suite) -> None:
+    text = (Path(__file__).parents[2] / "pytest_kvscale/templates/vmi-cirros.yaml").read_text(
+        encoding="utf-8"
+    )
+    moved = text.replace("{{ node_selector | tojson }}", "{zone: nowhere}")
+    (suite.path / "elsewhere.yaml").write_text(moved, encoding="utf-8")
+    suite.quick("--kvscale-template=elsewhere.yaml").assert_outcomes(failed=1)
+    assert of_level(suite)["failures"] == {"Unschedulable": 3}
+
+
+def test_what_does_not_go_is_left_behind_and_told(suite: Suite) -> None:
+    suite.profile("faults: {stuck_terminating: 0.4}")
+    result = suite.run(
+        "--kvscale-sim-profile=quick.yaml", "--kvscale-levels=10", "--kvscale-delete-timeout=20m"
+    )
+    result.assert_outcomes(failed=1)
+    level = of_level(suite)
+    assert level["running"] == 10
+    left = level["left_behind"]
+    assert 0 < left < 10
+    assert level["failures"] == {"StuckTerminating": left}
+    assert level["deletion"]["censored"] == left
+    result.stdout.fnmatch_lines(
+        [
+            "*the namespace kvscale-* is still there after 20m (--kvscale-delete-timeout): *",
+            f"  StuckTerminating: {left}",
+            "    density-10-*: still there",
+        ]
+    )
+
+
+def test_a_level_ends_when_its_time_is_up(suite: Suite) -> None:
+    suite.profile("faults: {stuck: 0.3}")
+    arguments = ("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=10")
+    result = suite.run(*arguments, "--kvscale-timeout=90s")
+    result.stdout.fnmatch_lines(["level 10: fail: * (time was up after 1m30s (--kvscale-*))"])
+    result = suite.run(*arguments, "--kvscale-stall=2m")
+    result.stdout.fnmatch_lines(["level 10: fail: * (nothing progressed for 2m (--kvscale-*))"])
+
+
+def test_the_stall_leaves_the_qemu_timeout_its_time(suite: Suite) -> None:
+    """15 minutes of qemu timeout, up to 2 of its spread: all have ended when the level does."""
+    suite.profile("faults: {qemu_timeout: 1}")
+    suite.run("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=10").assert_outcomes(failed=1)
+    assert of_level(suite)["failures"] == {"QemuTimeout": 10}
+    assert of_level(suite)["ended"].startswith("settled after 1")
+
+
+def test_levels_rest_between_each_other_and_not_before_the_first(suite: Suite) -> None:
+    suite.quick("--kvscale-cooldown=2h", levels="2,3,4").assert_outcomes(passed=3)
+    rests = [level["cooldown"] for level in suite.results["levels"]]
+    assert [each["required"] for each in rests] == [0, 7200, 7200]
+    assert [each["waited"] for each in rests] == [0, 7200, 7200]
+    assert {each["by"] for each in rests} == {"time"}
+    page = (suite.latest / "report.html").read_text(encoding="utf-8")
+    assert "it was timed only" in page
+
+
+def test_falling_behind_the_pace_is_inconclusive_and_fails_only_if_strict(suite: Suite) -> None:
+    """More creations at once than the client has places for: the API's time then sets the pace."""
+    suite.profile("api: {webhooks: 30}\n")
+    arguments = (
+        "--kvscale-sim-profile=quick.yaml", "--kvscale-levels=300", "--kvscale-burst=300",
+    )  # fmt: skip
+    suite.run(*arguments, "--kvscale-strict").assert_outcomes(failed=1)
+    level = of_level(suite)
+    assert level["verdict"] == "inconclusive"
+    assert level["pacing"]["lag_p99"] > 1
+    suite.run(*arguments).assert_outcomes(passed=1)
+
+
+def test_objectives_beside_the_suite_apply_unless_a_file_is_named(suite: Suite) -> None:
+    (suite.path / "slo.yaml").write_text("default: {Running p95: 1s}", encoding="utf-8")
+    (suite.path / "mine.yaml").write_text("default: {Running p95: 10m}", encoding="utf-8")
+    result = suite.quick()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["  Running p95 * s exceeds 1 s"])
+    suite.quick("--kvscale-slo=mine.yaml").assert_outcomes(passed=1)
+    assert of_level(suite)["slo"][0]["limit"] == 600
+
+
+def test_objectives_for_another_cluster_are_no_objectives(suite: Suite) -> None:
+    text = "applies_to: {simulated: false}\ndefault: {Running p95: 1s}"
+    (suite.path / "slo.yaml").write_text(text, encoding="utf-8")
+    suite.quick().assert_outcomes(passed=1)
+    assert of_level(suite)["slo"] == []
+    assert of_level(suite)["slo_note"] == "no objective"
+
+
+def test_another_seed_gives_other_figures(suite: Suite) -> None:
+    figures = []
+    for seed in ("0", "1", "0"):
+        suite.quick(f"--kvscale-sim-seed={seed}").assert_outcomes(passed=1)
+        figures.append(of_level(suite)["phases"])
+        assert suite.results["run"]["seed"] == int(seed)
+    assert figures[0] == figures[2] != figures[1]
+
+
+@pytest.mark.parametrize("levels", ["30", "5,12"])
+def test_two_runs_of_a_seed_are_equal_byte_for_byte(suite: Suite, levels: str) -> None:
+    suite.profile("faults: {kill_pod_sandbox: 0.1, qemu_timeout: 0.1}")
+    seen = set()
+    for _ in range(3):
+        suite.run("--kvscale-sim-profile=quick.yaml", f"--kvscale-levels={levels}")
+        results = suite.results
+        for key in ("id", "started", "finished"):
+            del results["run"][key]
+        for level in results["levels"]:
+            del level["harness"]["cpu_s"], level["harness"]["max_rss"]
+        rows = [(suite.latest / f"{level}-vmis.jsonl").read_bytes() for level in levels.split(",")]
+        seen.add((json.dumps(results), *rows))
+    assert len(seen) == 1
+
+
+def test_a_recording_of_a_live_run_is_judged_as_the_run_was(suite: Suite) -> None:
+    suite.profile("faults: {kill_pod_sandbox: 0.2, launcher_crash: 0.2}")
+    suite.run(
+        "--kvscale-sim-profile=quick.yaml", "--kvscale-levels=15", "--kvscale-record"
+    ).assert_outcomes(failed=1)
+    live = of_level(suite)
+    again = replay(suite.latest / "15-recording.jsonl.gz")
+    for key in ("requested", "created", "running", "deleted", "left_behind", "failures", "phases",
+                "deletion", "rates", "ended", "verdict"):  # fmt: skip
+        assert again[key] == live[key], key
+
+
+def test_without_the_option_nothing_is_recorded(suite: Suite) -> None:
+    suite.quick()
+    assert not list(suite.latest.glob("*.gz"))
+
+
+def test_a_suite_of_ones_own_uses_the_fixtures(suite: Suite) -> None:
+    suite.pytester.makepyfile(
+        test_density="""
+        def test_facts(kv_settings, kv_cluster, kv_node, kv_namespace, kv_tuning):
+            assert kv_settings.qps == 20
+            assert kv_cluster.identity.simulated == "sim"
+            assert (kv_node["name"], kv_node["devices"]) == ("node", 1000)
+            assert kv_namespace.startswith("kvscale-")
+            assert any("virtualMachineInstancesPerNode" in each.path for each in kv_tuning)
+
+        def test_twice(density_run, slo):
+            small, large = density_run(2), density_run(4)
+            assert (small.running, large.running) == (2, 4)
+            assert large.figures.phases["Running"]["p50"] > 0
+            slo.check(large)
+        """
+    )
+    suite.quick().assert_outcomes(passed=2)
+    assert [level["level"] for level in suite.results["levels"]] == [2, 4]
+
+
+def test_a_namespace_that_exists_is_used_and_kept(suite: Suite) -> None:
+    suite.pytester.makepyfile(
+        test_density="""
+        from pytest_kvscale.cluster.client import NAMESPACES, VMIS
+
+        def test_kept(kv_cluster, density_run):
+            result = density_run(3)
+            assert result.verdict == "pass"
+            work = kv_cluster.client.get(NAMESPACES, "", "default")
+            assert kv_cluster.run(work)["status"]["phase"] == "Active"
+            left = kv_cluster.run(kv_cluster.client.list(VMIS, "default"))
+            assert left["items"] == []
+        """
+    )
+    suite.quick("--kvscale-namespace=default").assert_outcomes(passed=1)
+
+
+def test_variables_of_the_template_reach_the_objects(suite: Suite) -> None:
+    suite.quick("--kvscale-set=grace=3", "--kvscale-set", "memory=1Gi").assert_outcomes(passed=1)
+    short = of_level(suite)["deletion"]["max"]
+    suite.quick().assert_outcomes(passed=1)
+    assert of_level(suite)["deletion"]["max"] - short == pytest.approx(177, abs=0.5)
+
+
+def test_the_servers_count_of_requests_is_the_harness_own(suite: Suite) -> None:
+    suite.pytester.makepyfile(
+        test_density="""
+        from collections import Counter
+
+        def count(cluster):
+            rows = cluster.run(cluster.client.request("get", "GET", "/_sim/served"))["rows"]
+            counted = Counter()
+            for row in rows:
+                if row["agent"] == "pytest-kvscale":
+                    counted[row["verb"]] += row["count"]
+            return counted
+
+        def test_count(kv_cluster, density_run):
+            before = count(kv_cluster)
+            result = density_run(40)
+            after = count(kv_cluster)
+            after["get"] -= 1
+            served = {verb: after[verb] - before[verb] for verb in after}
+            served = {verb: number for verb, number in served.items() if number}
+            assert served == result.harness["api_requests"]
+            assert sum(served.values()) <= 1.05 * 40 + 20
+        """
+    )
+    suite.quick().assert_outcomes(passed=1)
