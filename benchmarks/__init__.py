@@ -1,0 +1,1 @@
+"""Speed, as figures that are printed and never asserted."""

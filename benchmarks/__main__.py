@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: what a run on the embedded cluster costs, and what the plugin costs others.
+"""`python -m benchmarks`: what a run on the embedded cluster costs, and our plugin other runs.
 
 Every figure is measured in processes of its own; times are the machine's. Ratios of one session
 can be compared, absolute figures only on one machine.
