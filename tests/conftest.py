@@ -15,6 +15,7 @@ from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.options import Settings
 
 DATA = Path(__file__).parent / "data"
+IN_CI = os.environ.get("CI") == "true"
 
 
 @pytest.fixture
@@ -57,6 +58,6 @@ def program(*names: str) -> str:
         found = shutil.which(name)
         if found:
             return found
-    if os.environ.get("CI") == "true":
+    if IN_CI:
         pytest.fail(f"{' or '.join(names)} is missing, and CI must have it", pytrace=False)
     pytest.skip(f"{' or '.join(names)} is not installed")
