@@ -180,11 +180,13 @@ class Kubelet:
     async def _until_started(self, uid: str, ending: asyncio.Event) -> str | None:
         """Make the sandbox and start the containers; None if the pod is to end before."""
         name, times, faults = self._vmi_name(uid), self._profile.times, self._profile.faults
-        if self._draws.chance(faults.stuck, "stuck", name):
+        if self._draws.chance(faults.share("stuck", name), "stuck", name):
             await ending.wait()
             return None
-        kill = self._draws.chance(faults.kill_pod_sandbox, "kill_pod_sandbox", name)
-        hang = kill or self._draws.chance(faults.sandbox_timeout, "sandbox_timeout", name)
+        kill = self._draws.chance(faults.share("kill_pod_sandbox", name), "kill_pod_sandbox", name)
+        hang = kill or self._draws.chance(
+            faults.share("sandbox_timeout", name), "sandbox_timeout", name
+        )
         while not ending.is_set():
             if hang:
                 await _either(ending, times.sandbox_deadline)
@@ -235,7 +237,9 @@ class Kubelet:
         seconds = _qemu_timeout(pod)
         self._machine.start_launcher(uid, seconds)
         await self._client.patch(PODS, pod, {"status": status}, status=True)
-        if self._draws.chance(self._profile.faults.launcher_crash, "launcher_crash", name):
+        if self._draws.chance(
+            self._profile.faults.share("launcher_crash", name), "launcher_crash", name
+        ):
             self._machine.end_launcher(uid, 1, "panic: on request (profile: faults.launcher_crash)")
 
     async def _until_over(self, uid: str, ending: asyncio.Event) -> None:
@@ -268,7 +272,9 @@ class Kubelet:
         """Let the launcher end within the pod's grace period, then tear all down."""
         pod = self._pods[uid]
         name = self._vmi_name(uid)
-        if self._draws.chance(self._profile.faults.stuck_terminating, "stuck_terminating", name):
+        if self._draws.chance(
+            self._profile.faults.share("stuck_terminating", name), "stuck_terminating", name
+        ):
             await asyncio.get_running_loop().create_future()
         launcher = self._machine.launcher(uid)
         if launcher is not None and not launcher.defined:
