@@ -6,15 +6,25 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from pytest_kvscale.errors import ConfigurationError
 
 USAGE_ERROR = 4
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that ends with pytest's exit code for bad usage; argparse's means interrupted."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and how it is used."""
+        self.print_usage(sys.stderr)
+        self.exit(USAGE_ERROR, f"error: {message}\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m pytest_kvscale", description=__doc__)
+    parser = _Parser(prog="python -m pytest_kvscale", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     command = commands.add_parser(
         "replay",
@@ -24,6 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
         "the verdict is.",
     )
     command.add_argument("recording", type=Path, metavar="RECORDING.jsonl.gz")
+    command.add_argument(
+        "--kvscale-slo", dest="slo", type=Path, metavar="FILE",
+        help="objectives to judge it by (default: none; failures alone judge)",
+    )  # fmt: skip
     command.set_defaults(run=_replay)
     options = parser.parse_args(arguments)
     try:
@@ -34,26 +48,32 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    print(json.dumps(replay(options.recording), indent=1))
+    print(json.dumps(replay(options.recording, options.slo), indent=1))
     return 0
 
 
-def replay(path: Path) -> dict[str, object]:
-    """The level object of a recording. Raises `ConfigurationError` if it is no whole recording."""
+def replay(path: Path, slo: Path | None = None) -> dict[str, object]:
+    """The level object of a recording, judged by a file of objectives if one is given.
+
+    Raises `ConfigurationError` if it is no whole recording, or the file cannot be used.
+    """
+    from pytest_kvscale.judge import objectives
     from pytest_kvscale.judge.verdict import judge
     from pytest_kvscale.measure import recording
     from pytest_kvscale.measure.figures import figures
     from pytest_kvscale.report.results import level_object
 
     lines = recording.read(path)
+    plan = next((line for line in lines if line["stream"] == "plan"), {})
     try:
-        found = figures(recording.replay(lines))
+        found = figures(recording.replay(lines), plan.get("level"), plan.get("qps"))
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise ConfigurationError(f"the recording {path} cannot be replayed: {problem}") from None
     ended = next(
         (str(line["how"]) for line in lines if line["stream"] == "end"), "end of recording"
     )
-    return level_object(judge(found.requested, found, ended=ended))
+    _, limits = (None, objectives.NO_OBJECTIVES) if slo is None else objectives.load(slo)
+    return level_object(judge(found.requested, found, limits, ended=ended))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,13 @@ def is_ours(item: pytest.Item) -> bool:
     return not _FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
+def runs_levels(item: pytest.Item) -> bool:
+    """Whether a test runs density levels, as far as can be told before."""
+    return "density_run" in getattr(item, "fixturenames", ()) and not item.get_closest_marker(
+        "skip"
+    )
+
+
 def level_of(item: pytest.Item) -> int | None:
     """The density level a test runs, if it has one."""
     callspec = getattr(item, "callspec", None)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import functools
 import resource
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,8 +27,9 @@ from pytest_kvscale.cluster.client import (
     Resource,
 )
 from pytest_kvscale.cluster.clock import now
+from pytest_kvscale.cluster.kinds import Kind
 from pytest_kvscale.cluster.settle import all_watching, following, raise_problem, unless
-from pytest_kvscale.cluster.templates import RUN_LABEL, Place, Template, Templates
+from pytest_kvscale.cluster.templates import RUN_LABEL, Place, Planned
 from pytest_kvscale.cluster.watch import Follower
 from pytest_kvscale.load.create import Creator
 from pytest_kvscale.load.delete import Deleter
@@ -60,18 +59,19 @@ class LevelPlan:
 
     level: int
     place: Place
-    templates: Templates
-    shares: tuple[tuple[Template, int], ...]
-    """The template of each object, and how many VMIs the object makes."""
+    objects: tuple[Planned, ...]
     qps: float
     burst: int
     timeout: float
     stall: float
     delete_timeout: float
-    name: str = "density"
-    """What the names of the objects begin with."""
     openshift: bool = False
     recording: Path | None = None
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of all objects, each once."""
+        return tuple(dict.fromkeys(each.kind for each in self.objects))
 
 
 def stall_after(setting: float | None, qemu_timeout: float) -> float:
@@ -95,7 +95,6 @@ class LevelRun:
         """How the waiting ended, in words."""
         self.problem = ""
         """What cut the level short, if something did."""
-        self.namespace_left = False
         self.end: float | None = None
         """When everything was over (loop time)."""
 
@@ -106,7 +105,7 @@ class LevelRun:
     def left(self) -> list[str]:
         """What of ours is still there, each with the command that looks into it."""
         namespace, owner = self._plan.place.namespace, "object"
-        for kind in self._plan.templates.kinds:
+        for kind in self._plan.kinds:
             if kind.is_owner:
                 owner = kind.name
         return [
@@ -137,6 +136,7 @@ class LevelRun:
             if plan.recording is not None:
                 self._recorder = Recorder(plan.recording, self._start)
                 stack.callback(self._recorder.close)
+                self._recorder.write("plan", self._start, level=plan.level, qps=plan.qps)
             try:
                 made = await namespaces.make(
                     self._client, plan.place.namespace, plan.place.run, plan.openshift,
@@ -150,7 +150,8 @@ class LevelRun:
                 refused = isinstance(problem, ApiError) and not problem.passing
                 what = "the API refused" if refused else "the API was lost"
                 self.problem = f"{what}: {problem or 'no answer in time'}"
-                self.observer.end_level(now())
+                if self.observer.level_end is None:
+                    self.observer.end_level(now())
             finally:
                 if made is not None:
                     await self._remove_namespace(made)
@@ -159,7 +160,7 @@ class LevelRun:
     # Beginning ------------------------------------------------------------------------------
 
     def _followers(self) -> list[Follower]:
-        place, kinds = self._plan.place, self._plan.templates.kinds
+        place, kinds = self._plan.place, self._plan.kinds
         labels = f"{RUN_LABEL}={place.run}"
         sources: list[tuple[str, Resource, str]] = [
             *((each.stream, each.resource, labels) for each in kinds if each.is_owner),
@@ -191,31 +192,21 @@ class LevelRun:
     async def _create(self, deadline: float) -> None:
         plan, start = self._plan, now()
         creator = Creator(self._client, plan.place.namespace, plan.place.run, self._answered)
-        shares = plan.shares
         creations = [
             Creation(
-                f"{plan.name}-{plan.level}-{index:04d}",
+                each.name,
                 round(start + offset, 6),
-                vmis=vmis,
-                is_pod=template.kind.is_pod,
-                is_owner=template.kind.is_owner,
+                vmis=each.vmis,
+                is_pod=each.kind.is_pod,
+                is_owner=each.kind.is_owner,
             )
-            for index, ((template, vmis), offset) in enumerate(
-                zip(shares, offsets(len(shares), plan.qps, plan.burst), strict=True)
+            for each, offset in zip(
+                plan.objects, offsets(len(plan.objects), plan.qps, plan.burst), strict=True
             )
         ]
         for creation in creations:
             self.observer.expect(creation)
-
-        def planned() -> Iterator[tuple[Creation, Resource, Callable[[], Object]]]:
-            for index, (creation, (template, _)) in enumerate(zip(creations, shares, strict=True)):
-                make = functools.partial(self._object, template, creation, index)
-                yield creation, template.kind.resource, make
-
-        await creator.create_all(planned(), deadline)
-
-    def _object(self, template: Template, creation: Creation, index: int) -> Object:
-        return template.render(creation.name, self._plan.level, index, self._plan.place)
+        await creator.create_all(zip(creations, plan.objects, strict=True), deadline)
 
     def _answered(self, creation: Any, at: float, code: int, message: str) -> None:
         if code == 201:
@@ -271,11 +262,13 @@ class LevelRun:
         moment = now()
         self.observer.end_level(moment)
         if self._recorder is not None:
+            for creation in self.observer.unanswered():
+                self._recorder.create(creation, moment, None)
             self._recorder.write("end", moment, how=self.ended)
 
     async def _delete(self, failing: asyncio.Task[None]) -> None:
         deadline = now() + self._plan.delete_timeout
-        place, kinds = self._plan.place, self._plan.templates.kinds
+        place, kinds = self._plan.place, self._plan.kinds
         deleter = Deleter(
             self._client, kinds, self.observer, place.namespace, place.run, self._delete_asked
         )
@@ -297,8 +290,10 @@ class LevelRun:
         except (ApiError, LostConnectionError, TimeoutError) as problem:
             self.problem = self.problem or f"the namespace {name} could not be deleted: {problem}"
             gone = False
-        if not gone:
-            self.namespace_left = True
+        if gone:
+            # Nobody may have been watching any more when they went.
+            self.observer.all_gone(now())
+        else:
             self.problem = self.problem or (
                 f"the namespace {name} is still there after "
                 f"{durations.write(self._plan.delete_timeout)} (--kvscale-delete-timeout): "

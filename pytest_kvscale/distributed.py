@@ -44,7 +44,10 @@ class Notes:
             "levels": levels_of(items),
             "problem": problem,
         }
-        (self._folder / f"{worker}.json").write_text(json.dumps(content), encoding="utf-8")
+        # The controller may look while it is written.
+        new = self._folder / f"{worker}.new"
+        new.write_text(json.dumps(content), encoding="utf-8")
+        new.replace(self._folder / f"{worker}.json")
 
     def read(self) -> dict[str, Any] | None:
         """What a worker that found something wrote (in the controller); all find the same."""

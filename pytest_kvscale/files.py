@@ -67,9 +67,8 @@ class ReportFiles:
         xml = self._config.stash.get(junitxml.xml_key, None)
         if xml is None or not reports:
             return
-        levels = [each["level"] for each in reports]
         run, cluster = reports[-1]["run"], reports[-1]["cluster"]
-        for name, value in junit.properties(run, cluster, levels):
+        for name, value in junit.properties(run, cluster, reports):
             xml.add_global_property(name, value)
 
     def html_content(self) -> str:
@@ -89,9 +88,13 @@ class ReportFiles:
         simulated = reports[-1]["run"]["simulated"]
         if simulated != "false":
             yield f"SIMULATED ({simulated}): these are not figures of real hardware"
-        yield from terminal.table([each["level"] for each in reports])
-        yield self.html_missing or f"report: {folder / HTML}"
-        yield f"results: {folder / 'results.json'}"
+        yield from terminal.table(reports)
+        here = self._config.invocation_params.dir
+        shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+        yield self.html_missing or f"report: {shown / HTML}"
+        yield f"results: {shown / 'results.json'}"
+        if self._run.left:
+            yield self._run.left
 
     def after_they_were_written(self) -> None:
         """Put a copy of the user's own JUnit file into the run's folder."""

@@ -34,8 +34,15 @@ def kv_cluster(pytestconfig: pytest.Config) -> Iterator[Connection]:
 @pytest.fixture(scope="session")
 def kv_tuning(pytestconfig: pytest.Config, kv_cluster: Connection) -> Iterator[list[Change]]:
     """KubeVirt's settings changed for this run (`--kvscale-tune`); put back when it ends."""
+    from pytest_kvscale.cluster.client import ApiError, LostConnectionError
+    from pytest_kvscale.cluster.tuning import TuningError
+
     run = state.run_of(pytestconfig)
-    yield run.tune()
+    try:
+        made = run.tune()
+    except (ApiError, LostConnectionError, TimeoutError, TuningError) as problem:
+        pytest.fail(f"KubeVirt could not be tuned: {problem}", pytrace=False)
+    yield made
     left = run.put_back()
     if left:
         fields = ", ".join(".".join(change.path) for change in left)

@@ -7,6 +7,7 @@ in a folder as well for a controller whose worker was interrupted.
 
 from __future__ import annotations
 
+import collections
 from typing import TYPE_CHECKING, Any
 
 from pytest_kvscale import durations
@@ -19,6 +20,9 @@ from pytest_kvscale.measure.figures import occupancy
 from pytest_kvscale.report.results import level_object
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_kvscale.cluster.templates import Planned
     from pytest_kvscale.session import Run
 
 Json = dict[str, Any]
@@ -32,6 +36,11 @@ class AbandonedError(KeyboardInterrupt):
     """A second Ctrl-C: what was created is still there; says how to remove it."""
 
 
+def level_label(level: int, times: int) -> str:
+    """What a level is called in files and reports: `400`, and `400-2` the second time."""
+    return str(level) if times == 1 else f"{level}-{times}"
+
+
 class Levels:
     """Runs the levels of a run, one after the other."""
 
@@ -40,71 +49,91 @@ class Levels:
         self.reports: list[Json] = []
         """Level reports so far, as plain data: the level's object, its plot's data, explanation."""
         self._last_end: float | None = None
-        self._cooldown: Json = {}
+        self._rested = 0.0
+        """Seconds of rest since the last level."""
+        self._times: collections.Counter[int] = collections.Counter()
+        """How often each level was run."""
         self._canary: Json | None = None
         self._stopped = ""
 
     def cool_down(self, level: int | None) -> None:
-        """Let the cluster rest before a level, since the end of the last one."""
+        """Let the cluster rest since the end of the last level; nothing if there was none."""
         run = self._run
-        required = run.settings.cooldown if self._last_end is not None else 0.0
-        waited = 0.0
-        if self._last_end is not None and not self._stopped:
-            if required:
-                before = "" if level is None else f" before level {level}"
-                run.tell(f"resting {durations.write(required)}{before} (--kvscale-cooldown)")
-            waited = run.connection.run(sleep_until(self._last_end + required))
-        self._cooldown = {
-            "required": required, "waited": round(waited, 3), "settled": None, "by": "time",
-        }  # fmt: skip
+        if self._last_end is None or self._stopped:
+            return
+        over = self._last_end + run.settings.cooldown
+        if run.settings.cooldown and not self._rested:
+            before = "" if level is None else f" before level {level}"
+            run.tell(
+                f"resting {durations.write(run.settings.cooldown)}{before} (--kvscale-cooldown)"
+            )
+        self._rested += run.connection.run(sleep_until(over))
 
     def run_level(self, level: int, objectives: Objectives) -> DensityResult:
-        """Run one level, judge it, and write it down; on Ctrl-C too, before that is passed on.
+        """Run one level, judge it, and write it down, however it ends; then raise what ended it.
 
         Raises `RunStoppedError` if the canary failed or our turn is lost.
         """
         run = self._run
         run.begin()
         self._prove_the_way()
+        self.cool_down(level)
+        cooldown = {
+            "required": 0.0 if self._last_end is None else run.settings.cooldown,
+            "waited": round(self._rested, 3), "settled": None, "by": "time",
+        }  # fmt: skip
+        self._times[level] += 1
+        label = level_label(level, self._times[level])
         recording = None
         if run.settings.record:
-            recording = run.folder.make() / f"{level}-recording.jsonl.gz"
-        plan = self._plan(level, recording=recording)
+            recording = run.folder.make() / f"{label}-recording.jsonl.gz"
+        plan = self._plan(level, run.templates.level(level, run.place), recording)
         running = LevelRun(run.connection.client, plan, run.take_turn(wait=False))
-        interrupted = False
         run.folder.note_under_way({"level": level})
+        problem = ""
         try:
             run.connection.run(running.run())
         except KeyboardInterrupt:
-            interrupted = True
+            problem = "the level was interrupted"
             if running.end is None:
                 raise AbandonedError(self._left(running)) from None
             raise
+        except Exception as broken:
+            problem = f"the level broke off: {type(broken).__name__}: {broken}"
+            raise
         finally:
-            self._last_end = running.end
-            result = self._judge(running, level, objectives, interrupted)
-            self._keep(result, running)
+            self._last_end, self._rested = running.end, 0.0
+            result = judge(
+                level,
+                running.figures(),
+                objectives,
+                run.settings.max_lag,
+                running.ended,
+                running.problem or problem,
+                running.harness(),
+                cooldown,
+                running.left(),
+            )
+            self._keep(result, running, label)
             if running.end is not None:
                 run.folder.note_under_way(None)
         return result
 
-    def _plan(self, level: int, **more: Any) -> LevelPlan:
-        settings, facts, place = self._run.settings, self._run.facts, self._run.place
-        templates = self._run.templates
+    def _plan(
+        self, level: int, objects: tuple[Planned, ...], recording: Path | None = None
+    ) -> LevelPlan:
+        settings, facts = self._run.settings, self._run.facts
         return LevelPlan(
-            **{
-                "level": level,
-                "place": place,
-                "templates": templates,
-                "shares": tuple(templates.share_out(level, place)),
-                "qps": settings.qps,
-                "burst": settings.burst,
-                "timeout": settings.timeout,
-                "stall": stall_after(settings.stall, facts.qemu_timeout),
-                "delete_timeout": settings.delete_timeout,
-                "openshift": facts.openshift,
-                **more,
-            }
+            level=level,
+            place=self._run.place,
+            objects=objects,
+            qps=settings.qps,
+            burst=settings.burst,
+            timeout=settings.timeout,
+            stall=stall_after(settings.stall, facts.qemu_timeout),
+            delete_timeout=settings.delete_timeout,
+            openshift=facts.openshift,
+            recording=recording,
         )
 
     # The canary -----------------------------------------------------------------------------
@@ -119,9 +148,9 @@ class Levels:
             raise RunStoppedError(f"nothing was created: {self._stopped}")
         if self._canary is not None:
             return
-        shares = tuple(run.templates.one_each(run.place))
-        number = sum(vmis for _, vmis in shares)
-        plan = self._plan(number, shares=shares, name="canary")
+        objects = run.templates.canary(run.place)
+        number = sum(each.vmis for each in objects)
+        plan = self._plan(number, objects)
         running = LevelRun(run.connection.client, plan, turn)
         run.folder.note_under_way({"canary": number})
         interrupted = False
@@ -159,27 +188,12 @@ class Levels:
 
     # What is kept ---------------------------------------------------------------------------
 
-    def _judge(
-        self, running: LevelRun, level: int, objectives: Objectives, interrupted: bool
-    ) -> DensityResult:
-        problem = running.problem or ("the level was interrupted" if interrupted else "")
-        return judge(
-            level,
-            running.figures(),
-            objectives,
-            self._run.settings.max_lag,
-            running.ended,
-            problem,
-            running.harness(),
-            self._cooldown,
-            running.left(),
-        )
-
-    def _keep(self, result: DensityResult, running: LevelRun) -> None:
+    def _keep(self, result: DensityResult, running: LevelRun, label: str) -> None:
         figures = result.figures
         sent = min((each.sent for each in figures.timelines if each.sent is not None), default=None)
         end = running.observer.level_end
         report = {
+            "label": label,
             "level": level_object(result),
             "explanation": "" if result.verdict == "pass" else result.explanation(),
             "occupancy": occupancy(figures.timelines),
@@ -188,7 +202,7 @@ class Levels:
             "cluster": self._run.cluster_object(),
         }
         self.reports.append(report)
-        self._run.folder.write_level(result)
+        self._run.folder.write_level(result, label)
         self._run.folder.write_report(len(self.reports), report)
         self.write_results()
 

@@ -110,6 +110,16 @@ def rate(text: str) -> float:
     return value
 
 
+def yes(text: str) -> bool:
+    """Yes or no, as ini files have it."""
+    word = text.strip().lower()
+    if word in ("true", "yes", "on", "1"):
+        return True
+    if word in ("false", "no", "off", "0"):
+        return False
+    raise ValueError(f"{text!r} is neither true nor false")
+
+
 def count(text: str) -> int:
     """A whole number above 0."""
     value: int = _number(text, int, "a whole number above 0")
@@ -217,7 +227,7 @@ CLUSTER_OPTIONS: tuple[Option, ...] = (
     Option("context", name, "the kubeconfig's context", "NAME"),
     Option(
         "allow-simulated",
-        bool,
+        yes,
         "let --kvscale-cluster kube run on a cluster that says it is simulated",
         flag=True,
     ),
@@ -281,19 +291,19 @@ OPTIONS: tuple[Option, ...] = (
     Option("cooldown", duration, "rest of the cluster between levels (default: 1h)", "TIME"),
     Option(
         "no-wait",
-        bool,
+        yes,
         "fail if another run has the cluster, rather than wait for its end",
         flag=True, field="wait", means=False,
     ),
     Option(
         "beside-others",
-        bool,
+        yes,
         "run though VMIs that are not of this run are on the node under test",
         flag=True,
     ),
     Option("report-dir", path, "where results go (default: reports)", "DIR"),
-    Option("record", bool, "write a recording of each level, for replay", flag=True),
-    Option("strict", bool, "let an inconclusive level fail", flag=True),
+    Option("record", yes, "write a recording of each level, for replay", flag=True),
+    Option("strict", yes, "let an inconclusive level fail", flag=True),
 )  # fmt: skip
 
 
@@ -305,7 +315,7 @@ def add_to(parser: Any) -> None:
         if option.flag:
             group.addoption(flag, dest=option.dest, action="store_true", default=None,
                             help=option.help)  # fmt: skip
-            parser.addini(option.dest, option.help, type="bool", default=None)
+            parser.addini(option.dest, option.help, type="string", default=None)
             continue
         action = "append" if option.repeated else "store"
         group.addoption(flag, dest=option.dest, action=action, metavar=option.metavar,
@@ -336,19 +346,10 @@ def read(given: Callable[[str], Any], ini: Callable[[str], Any]) -> Settings:
             raw, where = ini(option.dest), option.dest
         if raw is None or (raw == "" and where == option.dest):
             continue
-        if isinstance(raw, bool):
-            values[option.target] = raw is option.means
-            continue
         text = "\n".join(raw) if isinstance(raw, list) else str(raw)
         try:
-            values[option.target] = option.read(text)
+            value = option.read(text)
+            values[option.target] = value is option.means if option.flag else value
         except ValueError as problem:
             raise ConfigurationError(f"{where}: {problem}") from None
     return Settings(**values)
-
-
-def explicit(given: Callable[[str], Any], ini: Callable[[str], Any]) -> bool:
-    """Whether any option of ours is set at all."""
-    return any(
-        given(option.dest) is not None or ini(option.dest) not in (None, "") for option in OPTIONS
-    )

@@ -105,6 +105,8 @@ class Hooks:
         ours = [item for item in session.items if collection.is_ours(item)]
         if not ours and not self._selection_failed:
             return
+        if session.testsfailed and not session.config.option.continue_on_collection_errors:
+            return  # pytest will run no test.
         if self._worker is not None:
             self._worker.found(ours, self._problem)
         elif not session.config.option.collectonly:
@@ -151,7 +153,7 @@ class Hooks:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Let the cluster rest before a level; that is no test's time."""
-        if collection.is_ours(item):
+        if collection.runs_levels(item):
             try:
                 self._run.levels.cool_down(collection.level_of(item))
             except Exception as problem:  # noqa: BLE001 - the test's setup fails with it

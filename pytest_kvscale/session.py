@@ -8,6 +8,7 @@ that runs the levels connects for itself and writes what it measures (`levels`).
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
@@ -51,7 +52,9 @@ class Run:
     """
 
     def __init__(self, settings: Settings, run_id: str | None = None, leads: bool = True) -> None:
-        self.settings = settings
+        # A test may change the working directory.
+        absolute = settings.report_dir.absolute()
+        self.settings = dataclasses.replace(settings, report_dir=absolute)
         self.leads = leads
         self.tell: Callable[[str], None] = say_nothing
         self._id = run_id
@@ -63,6 +66,7 @@ class Run:
         self._tuner: Tuner | None = None
         self._tuning: Json = {"applied": "none", "changes": []}
         self._levels: list[int] = []
+        self._objectives: dict[Path, tuple[AppliesTo, Objectives] | None] = {}
         self.left = ""
         """What could not be removed, and how to remove it."""
 
@@ -125,7 +129,7 @@ class Run:
             tuning.load(self.settings.tune)
         client, place = self.connection.client, self.place
         for level in levels:
-            list(templates.share_out(level, place))
+            templates.level(level, place)
         self._levels = list(levels)
         self.folder.make()
         self._ask(namespaces.check(client, self.namespace))
@@ -341,9 +345,10 @@ class Run:
         from pytest_kvscale.judge import objectives
 
         path = self.settings.slo or suite / SLO_FILE
-        if self.settings.slo is None and not path.is_file():
-            return None
-        return objectives.load(path)
+        if path not in self._objectives:
+            there = self.settings.slo is not None or path.is_file()
+            self._objectives[path] = objectives.load(path) if there else None
+        return self._objectives[path]
 
     def objectives(self, suite: Path) -> Objectives:
         """The objectives for tests in a folder, as far as they are for this cluster."""

@@ -96,7 +96,7 @@ class Connection:
             raise
         if not task.done():
             task.cancel()
-            await asyncio.wait((task, asyncio.ensure_future(asyncio.sleep(PATIENCE))))
+            await asyncio.wait((task,), timeout=PATIENCE)
             failure.result()
         return task.result()
 

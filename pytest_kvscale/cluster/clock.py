@@ -16,7 +16,7 @@ import datetime
 import signal
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
@@ -25,6 +25,10 @@ from pytest_kvscale.cluster.clock_loop import ClockStuckError, VirtualLoop
 __all__ = ["Clock", "ClockStuckError", "RealClock", "VirtualClock", "VirtualLoop", "now", "utc_now"]
 
 T = TypeVar("T")
+
+_CANCELLED_AT_MOST = 10
+_CLEANING = 0.5
+"""Seconds a task may go on when its loop is closed, each time it is cancelled."""
 
 
 def utc_now() -> datetime.datetime:
@@ -46,7 +50,8 @@ class Clock(Protocol):
         """Wait for the work and return its result.
 
         On the first Ctrl-C the work is cancelled and given the time to clean up, then
-        `KeyboardInterrupt` is raised; on the second it is raised at once.
+        `KeyboardInterrupt` is raised; on the second it is raised at once, and the work is left
+        as it is until the loop is closed.
         """
         ...
 
@@ -64,8 +69,21 @@ class VirtualClock:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """See `Clock.run`."""
         task = self.loop.create_task(work)
-        with _ctrl_c_cancels(task, self.loop):
-            return self.loop.run_until_complete(task)
+        abandoned = False
+
+        def abandon() -> None:
+            # An exception raised right here would be kept by whichever task is running.
+            nonlocal abandoned
+            abandoned = True
+            self.loop.call_soon_threadsafe(self.loop.stop)
+
+        with _ctrl_c_cancels(task, self.loop, abandon):
+            try:
+                return self.loop.run_until_complete(task)
+            except RuntimeError:
+                if abandoned and not task.done():
+                    raise KeyboardInterrupt from None
+                raise
 
     def close(self) -> None:
         """See `Clock.close`."""
@@ -99,7 +117,11 @@ class RealClock:
                     raise
 
         task = asyncio.run_coroutine_threadsafe(_as_task(guarded()), self.loop).result()
-        with _ctrl_c_cancels(task, self.loop):
+
+        def abandon() -> None:
+            raise KeyboardInterrupt
+
+        with _ctrl_c_cancels(task, self.loop, abandon):
             return result.result()
 
     def close(self) -> None:
@@ -112,8 +134,13 @@ class RealClock:
 
 
 @contextlib.contextmanager
-def _ctrl_c_cancels(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Let the first Ctrl-C cancel the task, so that no other task of the loop is torn apart."""
+def _ctrl_c_cancels(
+    task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop, abandon: Callable[[], None]
+) -> Iterator[None]:
+    """Let the first Ctrl-C cancel the task, so that no other task of the loop is torn apart.
+
+    The second one abandons it; a third, for a loop that no longer turns, interrupts anything.
+    """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -123,9 +150,12 @@ def _ctrl_c_cancels(task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) ->
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal count
         count += 1
-        if count > 1:
+        if count > 2:
             signal.default_int_handler(number, frame)
-        loop.call_soon_threadsafe(task.cancel)
+        elif count > 1:
+            abandon()
+        else:
+            loop.call_soon_threadsafe(task.cancel)
 
     signal.signal(signal.SIGINT, on_interrupt)
     try:
@@ -144,7 +174,11 @@ async def _as_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 
 
 async def _cancel_the_rest() -> None:
-    rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in rest:
-        task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
+    for _ in range(_CANCELLED_AT_MOST):
+        rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        if not rest:
+            return
+        for task in rest:
+            task.cancel()
+        # One that cleans up first is cancelled in that, too.
+        await asyncio.wait(rest, timeout=_CLEANING)

@@ -65,6 +65,12 @@ class _Selector(selectors.BaseSelector):
         """Take all that is registered so far as the loop's own (its self-pipe)."""
         self._own |= self._strangers
         self._strangers.clear()
+        self._last_wall = None
+
+    def outside_begins(self) -> None:
+        """Something outside the loop is at work from this moment on."""
+        if self._last_wall is None:
+            self._last_wall = self._wall()
 
     # What a selector has to offer -----------------------------------------------------------
 
@@ -72,6 +78,7 @@ class _Selector(selectors.BaseSelector):
         key = self._real.register(fileobj, events, data)
         if not self._wire.knows(key.fd) and key.fd not in self._own:
             self._strangers.add(key.fd)
+            self.outside_begins()
         return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
@@ -239,6 +246,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
         """Something outside the loop is at work meanwhile: time keeps the wall's pace."""
+        self._virtual.outside_begins()
         self._virtual.jobs += 1
         try:
             yield
@@ -249,6 +257,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self, executor: concurrent.futures.Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
         """Run a function in a thread; time keeps the wall's pace until it is done."""
+        self._virtual.outside_begins()
         job = (executor or self._executor).submit(func, *args)
         self._virtual.jobs += 1
         future = asyncio.wrap_future(job, loop=self)

@@ -114,7 +114,8 @@ class Turn:
             return
         # If that fails, the lease just runs out.
         with contextlib.suppress(ApiError, LostConnectionError, TimeoutError):
-            await self._write(self._lease, holder="")
+            async with asyncio.timeout(LOOK_EVERY):
+                await self._write(self._lease, holder="")
 
     # The lease ------------------------------------------------------------------------------
 

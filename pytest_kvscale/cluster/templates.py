@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ RUN_LABEL = "kvscale.io/run"
 SHIPPED = Path(__file__).parent.parent / "templates"
 DEFAULT = SHIPPED / "vmi-cirros.yaml"
 _TRIAL = "density-1-0000"
+_NAME = "kvscale-name-of-this-object"
+"""Stands for an object's name in a text that is parsed for all of them."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Object = dict[str, Any]
@@ -63,25 +65,23 @@ class Template:
                 f"the template {path}, line {problem.lineno}: {problem.message}"
             ) from None
         trial = Place("trial", "kvscale", "node", {"kubernetes.io/hostname": "node"})
+        self._last: tuple[str | None, Object] = (None, {})
+        """The text parsed last, the object's name taken out, and what it was parsed to."""
         self.sample = self._render(_TRIAL, 1, 0, trial)
         """The object as it was tried out, for what can be told of it beforehand."""
-        self.kind = self._check(self.sample, trial)
+        self.kind = kind_of(self.sample)
+        self._check_place(self.sample, trial)
 
     def render(self, name: str, level: int, index: int, place: Place) -> Object:
-        """The object, with the run's label on it and on what it makes."""
+        """The object, with the run's label on it and on what it makes.
+
+        Raises `ConfigurationError` if it is none that can be created.
+        """
         obj = self._render(name, level, index, place)
         for metadata in self.kind.metadata(obj):
             metadata["labels"] = {**(metadata.get("labels") or {}), RUN_LABEL: place.run}
         obj["metadata"]["namespace"] = place.namespace
         return obj
-
-    def vmis(self, level: int, index: int, place: Place) -> int:
-        """How many VMIs the object of this index makes."""
-        if not self.kind.is_owner:
-            return 1
-        obj = self._render(_TRIAL, level, index, place)
-        self._check(obj, place)
-        return self.kind.vmis(obj)
 
     def _render(self, name: str, level: int, index: int, place: Place) -> Object:
         known = {
@@ -97,6 +97,24 @@ class Template:
             ) from None
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as problem:
             raise ConfigurationError(f"the template {path} cannot be rendered: {problem}") from None
+        return self._parse(text, name)
+
+    def _parse(self, text: str, name: str) -> Object:
+        """The object in a text.
+
+        Texts that differ in nothing but the object's name are parsed once: parsing takes ten
+        times as long as all the rest.
+        """
+        key = text.replace(name, _NAME)
+        known, parsed = self._last
+        if key != known:
+            parsed = self._load(key)
+            self._last = key, parsed
+        named: Object = _replace(parsed, name)
+        return named
+
+    def _load(self, text: str) -> Object:
+        path = self.path
         try:
             obj = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader, in C
         except yaml.YAMLError as problem:
@@ -106,9 +124,11 @@ class Template:
             raise ConfigurationError(f"the template {path} is not YAML{line}: {said}") from None
         if not isinstance(obj, dict):
             raise ConfigurationError(f"the template {path} must be one object: a mapping with kind")
+        self._check(obj)
         return obj
 
-    def _check(self, obj: Object, place: Place) -> Kind:
+    def _check(self, obj: Object) -> None:
+        """Raise `ConfigurationError` if an object, its name taken out, cannot be created."""
         path = self.path
         for key in ("apiVersion", "kind"):
             if not isinstance(obj.get(key), str):
@@ -118,25 +138,46 @@ class Template:
             raise ConfigurationError(
                 f"the template {path} lacks metadata.name: write name: {{{{ name }}}}"
             )
-        if metadata["name"] != _TRIAL:
+        if metadata["name"] != _NAME:
             raise ConfigurationError(
                 f"the template {path}: metadata.name must be {{{{ name }}}}, so that each object "
                 f"has its own (it renders to {metadata['name']!r})"
             )
         try:
-            kind = kind_of(obj)
-            kind.check(obj)
+            kind_of(obj).check(obj)
         except ConfigurationError as problem:
             raise ConfigurationError(f"the template {path} {problem}") from None
-        selector = kind.machine(obj).get("nodeSelector")
+
+    def _check_place(self, obj: Object, place: Place) -> None:
+        """Raise `ConfigurationError` if what an object makes may run on other nodes."""
+        selector = self.kind.machine(obj).get("nodeSelector")
         given = selector.items() if isinstance(selector, dict) else ()
         if not set(place.node_selector.items()) <= set(given):
-            where = "spec.template.spec" if kind.is_owner else "spec"
+            where = "spec.template.spec" if self.kind.is_owner else "spec"
             raise ConfigurationError(
-                f"the template {path} does not keep to the node under test: write "
+                f"the template {self.path} does not keep to the node under test: write "
                 f"{where}.nodeSelector: {{{{ node_selector | tojson }}}}"
             )
-        return kind
+
+
+def _replace(value: Any, name: str) -> Any:
+    """A copy in which the name stands where it was taken out."""
+    if isinstance(value, dict):
+        return {_replace(key, name): _replace(each, name) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_replace(each, name) for each in value]
+    return value.replace(_NAME, name) if isinstance(value, str) else value
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """An object that is to be created."""
+
+    name: str
+    kind: Kind
+    vmis: int
+    """How many VMIs (or pods) it makes."""
+    obj: Object
 
 
 class Templates:
@@ -162,24 +203,31 @@ class Templates:
         """The text of each."""
         return [each.source for each in self.all]
 
-    def one_each(self, place: Place) -> Iterator[tuple[Template, int]]:
-        """One object of each template, and how many VMIs it makes."""
-        for index, template in enumerate(self.all):
-            yield template, template.vmis(1, index, place)
+    def canary(self, place: Place) -> tuple[Planned, ...]:
+        """One object of each template."""
+        return tuple(self._planned("canary", 1, index, place) for index in range(len(self.all)))
 
-    def share_out(self, level: int, place: Place) -> Iterator[tuple[Template, int]]:
-        """The template of each object of a level, and how many VMIs that object makes.
+    def level(self, level: int, place: Place) -> tuple[Planned, ...]:
+        """All objects of a level.
 
-        Raises `ConfigurationError` if the objects do not add up to the level.
+        Raises `ConfigurationError` if they do not add up to the level, or one cannot be made.
         """
-        made = index = 0
+        objects: list[Planned] = []
+        made = 0
         while made < level:
-            template = self.all[index % len(self.all)]
-            vmis = template.vmis(level, index, place)
-            made, index = made + vmis, index + 1
+            each = self._planned("density", level, len(objects), place)
+            objects.append(each)
+            made += each.vmis
             if made > level:
+                path = self.all[(len(objects) - 1) % len(self.all)].path
                 raise ConfigurationError(
-                    f"level {level} cannot be made of objects of {vmis} VMIs each "
-                    f"({template.path}): they add up to {made}"
+                    f"level {level} cannot be made of objects of {each.vmis} VMIs each ({path}): "
+                    f"they add up to {made}"
                 )
-            yield template, vmis
+        return tuple(objects)
+
+    def _planned(self, what: str, level: int, index: int, place: Place) -> Planned:
+        template = self.all[index % len(self.all)]
+        name = f"{what}-{level}-{index:04d}"
+        obj = template.render(name, level, index, place)
+        return Planned(name, template.kind, template.kind.vmis(obj), obj)

@@ -49,10 +49,6 @@ class Change:
     before: Any
     after: Any
 
-    def text(self) -> str:
-        """One line for people."""
-        return f"{'.'.join(self.path)}: {self.before!r} -> {self.after!r}"
-
 
 def names() -> list[str]:
     """The tunings that come with the package."""

@@ -45,6 +45,8 @@ class Limit(Document):
     @field_validator("limit", mode="before")
     @classmethod
     def _duration(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("a duration is expected, e.g. 5m")  # noqa: TRY004 - pydantic's way
         return durations.parse(value) if isinstance(value, str) else value
 
 

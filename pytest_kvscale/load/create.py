@@ -19,7 +19,7 @@ from pytest_kvscale.cluster.client import (
     repeat_until,
 )
 from pytest_kvscale.cluster.clock import now
-from pytest_kvscale.cluster.templates import RUN_LABEL
+from pytest_kvscale.cluster.templates import RUN_LABEL, Planned
 from pytest_kvscale.load.pacing import sleep_until
 
 
@@ -45,24 +45,18 @@ class Creator:
         self._run = run
         self._answered = answered
 
-    async def create_all(
-        self,
-        plan: Iterable[tuple[Creation, Resource, Callable[[], Object]]],
-        deadline: float,
-    ) -> None:
+    async def create_all(self, plan: Iterable[tuple[Creation, Planned]], deadline: float) -> None:
         """Send each creation when it is due, and wait until all are answered.
 
-        The plan is in the order of due times; objects are made right before they are due.
+        The plan is in the order of due times.
         """
         async with asyncio.TaskGroup() as group:
-            for creation, resource, make in plan:
-                obj = make()
+            for creation, planned in plan:
                 await sleep_until(creation.due)
-                group.create_task(self._create(creation, resource, obj, deadline))
+                group.create_task(self._create(creation, planned, deadline))
 
-    async def _create(
-        self, creation: Creation, resource: Resource, obj: Object, deadline: float
-    ) -> None:
+    async def _create(self, creation: Creation, planned: Planned, deadline: float) -> None:
+        resource, obj = planned.kind.resource, planned.obj
         attempt = _Attempt(self._client, resource, self._namespace, self._run, creation, obj)
         code, message = 201, ""
         try:

@@ -27,8 +27,6 @@ class Observer:
         self.level_end: float | None = None
         self.last_progress: float | None = None
         """When a VMI last reached a phase, or its pod or a container changed state."""
-        self.node_signs: list[Sign] = []
-        """What the node controller said of nodes."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when a VMI may have settled, or an object is gone."""
         self.strangers: dict[str, str] = {}
@@ -75,6 +73,18 @@ class Observer:
         """The deletion of all objects was asked for."""
         for timeline in self.undeleted():
             timeline.delete_asked = at
+
+    def unanswered(self) -> list[Creation]:
+        """The creations the API has not answered, sent or not."""
+        return [
+            each for each in self._creations.values() if each.acked is None and not each.refusal
+        ]
+
+    def all_gone(self, at: float) -> None:
+        """Everything is known to be gone, whether the watches told so or not."""
+        for stream, present in self._present.items():
+            for uid in list(present):
+                self._gone(stream, uid, at)
 
     def undeleted(self) -> list[Timeline]:
         """The VMIs that are there and whose deletion has not been asked for."""
@@ -337,13 +347,11 @@ class Observer:
         if self._is_over(at):
             return
         about = event.get("involvedObject") or event.get("regarding") or {}
-        if event.get("type") != "Warning" and about.get("kind") != "Node":
+        if event.get("type") != "Warning":
             return
         sign, uid = signs.of_event(event, at), about.get("uid", "")
         timeline = self._by_uid.get(uid) or self._by_pod.get(uid)
-        if about.get("kind") == "Node":
-            self.node_signs.append(sign)
-        elif timeline is not None:
+        if timeline is not None:
             signs.keep(timeline, sign)
         elif uid:
             self._early.setdefault(uid, []).append(sign)

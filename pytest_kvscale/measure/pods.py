@@ -19,8 +19,6 @@ def read(timeline: Timeline, pod: Object, at: float) -> bool:
     facts.phase = status.get("phase", "")
     if facts.scheduled is None and pod["spec"].get("nodeName"):
         facts.scheduled = at
-    if facts.initialized is None and _is_true(conditions.get("Initialized")):
-        facts.initialized = at
     states = {each["name"]: each.get("state") or {} for each in _container_statuses(status)}
     main = states if timeline.creation.is_pod else {"compute": states.get("compute", {})}
     if facts.started is None and main and all("running" in each for each in main.values()):

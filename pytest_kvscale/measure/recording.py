@@ -2,9 +2,10 @@
 
 `t` is seconds since the recording began, by the client's clock; `stream` is one of
 
-* `create`: `name`, `sent`, `status` (HTTP status of the answer; 0 without one), and, where the
-  API refused, `message`; `due` if it was recorded; `vmis`, if the object makes several; `pod`,
-  if it is a plain one;
+* `plan`: the `level` (how many VMIs were asked for) and the `qps` of their creation;
+* `create`: `name`, `sent`, `status` (HTTP status of the answer; 0 if none came until the deadline,
+  null if the level ended before), and, where the API refused, `message`; `due` if it was
+  recorded; `vmis`, if the object makes several; `pod`, if it is a plain one;
 * `vmis`, `pods`, `events` (and `vms`, the objects that make VMIs): `event` as received, with
   `type` and `object`; or `list`, with `resourceVersion` and the number of `items`; a list that
   followed a lost watch has all its `objects`, and `since`, when the watch was last heard of;
@@ -42,8 +43,8 @@ class Recorder:
         line = {"t": round(at - self._start, 6), "stream": stream, **content}
         self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
-    def create(self, creation: Creation, at: float, status: int, message: str = "") -> None:
-        """Write down that a create was answered."""
+    def create(self, creation: Creation, at: float, status: int | None, message: str = "") -> None:
+        """Write down how a create was answered; status None: not before the level ended."""
         more: Line = {"message": message} if message else {}
         if creation.vmis != 1:
             more["vmis"] = creation.vmis
@@ -105,12 +106,14 @@ def replay(lines: Iterable[Line]) -> Observer:
             creation.vmis = int(line.get("vmis", 1))
             creation.is_pod = bool(line.get("pod"))
             observer.expect(creation)
-            if 200 <= line.get("status", 0) < 300:
+            status = line.get("status", 0)
+            if status is None:
+                continue
+            if 200 <= status < 300:
                 creation.acked = line["t"]
             else:
-                text = line.get("message", f"HTTP status {line.get('status')}")
-                sign = Sign(line["t"], "api", "create", text)
-                observer.refused(creation, sign, line.get("status", 0))
+                text = line.get("message", f"HTTP status {status}")
+                observer.refused(creation, Sign(line["t"], "api", "create", text), status)
     ends = [line["t"] for line in ordered if line["stream"] in ("end", "delete")]
     end = min(ends, default=ordered[-1]["t"] if ordered else 0.0)
     observer.end_level(end)

@@ -66,7 +66,6 @@ class PodFacts:
     name: str = ""
     phase: str = ""
     scheduled: float | None = None
-    initialized: float | None = None
     started: float | None = None
     """When the compute container ran."""
     has_sandbox: bool = False

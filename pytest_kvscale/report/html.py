@@ -40,7 +40,7 @@ def page(run: Json, cluster: Json, reports: Sequence[Json]) -> str:
     return environment.get_template("page.html.jinja").render(
         run=run,
         cluster=cluster,
-        levels=[each["level"] for each in reports],
+        levels=[{**each["level"], "label": each["label"]} for each in reports],
         details=details,
         statistics=_STATISTICS,
     )

@@ -5,24 +5,26 @@ pytest writes the file; properties of the suite are what its default family (xun
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Json = Mapping[str, Any]
 
 
-def properties(run: Json, cluster: Json, levels: list[Json]) -> Iterator[tuple[str, str]]:
-    """Names and values, e.g. `kvscale.400.p95`; what was not reached is left out."""
+def properties(run: Json, cluster: Json, reports: Sequence[Json]) -> Iterator[tuple[str, str]]:
+    """Names and values, e.g. `kvscale.400.p95`; what was not reached is left out.
+
+    A report has a level's object and its label (`400`; `400-2` if it was run twice).
+    """
     yield "kvscale.run", str(run["id"])
     yield "kvscale.simulated", str(run["simulated"])
     for name in ("kubernetes", "kubevirt", "fingerprint"):
         yield f"kvscale.{name}", str(cluster.get(name, ""))
-    for level in levels:
-        yield from _level(level)
+    for report in reports:
+        yield from _level(report["level"], f"kvscale.{report['label']}")
 
 
-def _level(level: Json) -> Iterator[tuple[str, str]]:
-    prefix = f"kvscale.{level['level']}"
+def _level(level: Json, prefix: str) -> Iterator[tuple[str, str]]:
     for name in ("verdict", "requested", "created", "running", "deleted", "left_behind"):
         yield f"{prefix}.{name}", str(level[name])
     for name in ("p50", "p90", "p95", "p99", "max", "mean"):

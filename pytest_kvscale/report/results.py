@@ -124,10 +124,10 @@ class ResultsFolder:
         """Remove what `write_report` wrote; it is in the reports now."""
         shutil.rmtree(self.path / REPORTS, ignore_errors=True)
 
-    def write_level(self, result: DensityResult) -> None:
-        """Write a level's `<level>-vmis.jsonl`."""
+    def write_level(self, result: DensityResult, label: str) -> None:
+        """Write a level's `<label>-vmis.jsonl`."""
         lines = (json.dumps(each, separators=(",", ":")) + "\n" for each in vmi_rows(result))
-        self._write(f"{result.level}-vmis.jsonl", "".join(lines))
+        self._write(f"{label}-vmis.jsonl", "".join(lines))
 
     def write_results(self, run: Json, cluster: Json, levels: list[Json]) -> None:
         """Write `results.json`, the old one being replaced at once."""

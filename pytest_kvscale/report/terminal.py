@@ -7,12 +7,15 @@ from typing import Any
 
 Json = Mapping[str, Any]
 
-_HEADER = ("level", "running", "p50", "p95", "p99", "VMIs/min", "failures", "verdict")
+_HEADER = ("level", "running", "p50", "p95", "p99", "VMIs/min (peak)", "failures", "verdict")
 
 
-def table(levels: Sequence[Json]) -> list[str]:
-    """The levels as lines of a table: creation to Running, in seconds."""
-    rows = [_HEADER, *(_row(each) for each in levels)]
+def table(reports: Sequence[Json]) -> list[str]:
+    """The levels as lines of a table: creation to Running, in seconds.
+
+    VMIs a minute are those of the whole level, and of its busiest minute.
+    """
+    rows = [_HEADER, *(_row(each["label"], each["level"]) for each in reports)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     return [
         "  ".join(
@@ -23,14 +26,14 @@ def table(levels: Sequence[Json]) -> list[str]:
     ]
 
 
-def _row(level: Json) -> tuple[str, ...]:
+def _row(label: str, level: Json) -> tuple[str, ...]:
     running, rate = level["phases"]["Running"], level["rates"]["running_per_min"]
     failures = ", ".join(f"{name} {number}" for name, number in level["failures"].items())
     return (
-        str(level["level"]),
+        label,
         f"{level['running']}/{level['requested']}",
         *(seconds(running[each]) for each in ("p50", "p95", "p99")),
-        "-" if rate["peak"] is None else f"{rate['peak']:.0f}",
+        "-" if rate["peak"] is None else f"{rate['mean']:.1f} ({rate['peak']:.0f})",
         failures or "none",
         level["verdict"],
     )

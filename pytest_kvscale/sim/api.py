@@ -19,7 +19,7 @@ from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.resources import NAMESPACES, PODS, Resource
 from pytest_kvscale.sim.store import Store, Stored, Watch
-from pytest_kvscale.sim.validation import check_name, check_type
+from pytest_kvscale.sim.validation import check_name, check_schema, check_type
 
 Admission = Callable[[Object], Object]
 """Takes an object that is to be created, returns it as it shall be, or raises `StatusError`."""
@@ -138,6 +138,7 @@ class Api:
         admit = self.admission.get(resource)
         if admit is not None:
             obj = admit(obj)
+        check_schema(resource, obj)
         return obj if dry_run else self.store.put(resource, obj)
 
     def replace(
@@ -247,6 +248,7 @@ class Api:
             new["metadata"] = {**new["metadata"], "generation": held.get("generation", 1) + 1}
         if old == new:
             return old
+        check_schema(resource, new)
         if dry_run:
             return new
         metadata = new["metadata"]

@@ -6,16 +6,15 @@ extend another one and name only what differs. Times are seconds, sizes Kubernet
 
 from __future__ import annotations
 
-import datetime
 import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, AwareDatetime, Field, field_validator
 
 from pytest_kvscale.documents import Document, read_mapping, validate
 from pytest_kvscale.errors import ConfigurationError, nearest
-from pytest_kvscale.sim import quantity
+from pytest_kvscale.sim import kubevirt_cr, quantity
 
 PROFILES = Path(__file__).parent / "profiles"
 
@@ -137,8 +136,8 @@ class Launcher(Document):
 class KubeVirt(Document):
     """KubeVirt's defaults in this version, and what its CR holds at the start."""
 
-    namespace: str
-    name: str
+    namespace: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)
+    name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     max_devices: Count
     qemu_timeout: Count
     qemu_timeout_spread: Count
@@ -146,6 +145,20 @@ class KubeVirt(Document):
     launcher: Launcher
     configuration: dict[str, Any]
     """`spec.configuration` of the KubeVirt CR."""
+
+    @field_validator("namespace")
+    @classmethod
+    def _own(cls, value: str) -> str:
+        if value == "default" or value.startswith("kube-"):
+            raise ValueError(f"KubeVirt has a namespace of its own, not {value!r}")
+        return value
+
+    @field_validator("configuration")
+    @classmethod
+    def _readable(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for path, why in kubevirt_cr.problems({"configuration": value}):
+            raise ValueError(f"{path}: {why}")
+        return value
 
 
 class Faults(Document):
@@ -179,12 +192,21 @@ class Scheduler(Document):
     preemption_note: str
     """What follows the reasons; `{nodes}` is the number of nodes."""
 
+    @field_validator("preemption_note")
+    @classmethod
+    def _formats(cls, value: str) -> str:
+        try:
+            value.format(nodes=1)
+        except (LookupError, ValueError, AttributeError):
+            raise ValueError("only {nodes} may stand in braces") from None
+        return value
+
 
 class Profile(Document):
     """One embedded cluster."""
 
     description: str
-    epoch: datetime.datetime
+    epoch: AwareDatetime
     """The cluster's date when it starts (in virtual time)."""
     versions: Versions
     api: ApiTimes

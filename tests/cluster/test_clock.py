@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import signal
@@ -423,6 +424,21 @@ def test_a_job_that_never_began_does_not_hold_time_back(clock: VirtualClock) -> 
     assert clock.run(wait()) >= FAR
 
 
+def test_a_thread_is_timed_from_its_start(clock: VirtualClock) -> None:
+    """Also the part of it that passes before the loop comes to look at its sockets again."""
+
+    async def wait() -> tuple[float, float]:
+        loop = asyncio.get_running_loop()
+        before, really = now(), time.monotonic()
+        job = loop.run_in_executor(None, time.sleep, 0.1)
+        time.sleep(0.08)  # noqa: ASYNC251 - the loop is kept busy
+        await job
+        return now() - before, time.monotonic() - really
+
+    virtual, real = clock.run(wait())
+    assert 0.1 <= virtual <= real
+
+
 def test_a_subprocess_at_work_keeps_time_at_the_walls_pace(clock: VirtualClock) -> None:
     code = "import time; time.sleep(0.05); print('done')"
 
@@ -516,6 +532,26 @@ def test_the_second_interrupt_ends_at_once(clock: VirtualClock) -> None:
     with pytest.raises(KeyboardInterrupt):
         clock.run(work())
     assert not done
+    clock.close()
+    assert not done
+
+
+def test_what_does_not_end_when_it_is_cancelled_does_not_hold_up_the_end() -> None:
+    for clock in (VirtualClock(), RealClock()):
+
+        async def stubborn() -> None:
+            for _ in range(5):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(FAR)
+
+        async def begin() -> asyncio.Task[None]:
+            task = asyncio.create_task(stubborn())
+            await asyncio.sleep(0)
+            return task
+
+        task = clock.run(begin())
+        clock.close()
+        assert task.done()
 
 
 def test_a_real_clock_runs_work_in_the_background() -> None:

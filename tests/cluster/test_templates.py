@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pytest_kvscale.cluster.templates import DEFAULT, Place, Template, Templates
 from pytest_kvscale.errors import ConfigurationError
@@ -120,19 +123,52 @@ def test_objects_are_made_of_each_template_in_turn(tmp_path: Path) -> None:
     second = tmp_path / "vm.yaml"
     second.write_text(vm("runStrategy: Always"), encoding="utf-8")
     templates = Templates([DEFAULT, second], {})
-    shares = [template.path for template, _ in templates.share_out(5, PLACE)]
-    assert shares == [DEFAULT, second, DEFAULT, second, DEFAULT]
+    made = templates.level(3, PLACE)
+    assert [(each.name, each.obj["kind"], each.vmis) for each in made] == [
+        ("density-3-0000", "VirtualMachineInstance", 1),
+        ("density-3-0001", "VirtualMachine", 1),
+        ("density-3-0002", "VirtualMachineInstance", 1),
+    ]
+    assert [each.name for each in templates.canary(PLACE)] == ["canary-1-0000", "canary-1-0001"]
     assert [each.name for each in templates.kinds] == ["VirtualMachineInstance", "VirtualMachine"]
 
 
 def test_replicas_add_up_to_the_level(tmp_path: Path) -> None:
     path = write(tmp_path, vm("replicas: 4", VMIRS))
     templates = Templates([path], {})
-    assert [vmis for _, vmis in templates.share_out(12, PLACE)] == [4, 4, 4]
+    assert [each.vmis for each in templates.level(12, PLACE)] == [4, 4, 4]
     with pytest.raises(ConfigurationError, match="level 10 cannot be made of objects of 4 VMIs"):
-        list(templates.share_out(10, PLACE))
+        templates.level(10, PLACE)
     path = write(tmp_path, vm("replicas: {{ level }}", VMIRS))
-    assert [vmis for _, vmis in Templates([path], {}).share_out(12, PLACE)] == [12]
+    assert [each.vmis for each in Templates([path], {}).level(12, PLACE)] == [12]
+
+
+NAMES = st.from_regex(r"density-[1-9][0-9]{0,3}-[0-9]{4}", fullmatch=True)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(NAMES, min_size=2, max_size=5))
+def test_an_object_is_what_its_text_says_whatever_was_parsed_before(names: list[str]) -> None:
+    """Texts that differ in the name only are parsed once; nobody may notice."""
+    text = (
+        "metadata: {name: '{{ name }}', annotations: {a: '{{ name }}.{{ name[-4:] }}', "
+        "'{{ name }}': b, c: x-{{ name | length }}, d: {{ index }}}}\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        template = Template(write(Path(folder), HEAD + text + PINNED), {})
+    for index, name in enumerate(names):
+        made = template.render(name, 400, index, PLACE)
+        assert made["metadata"]["name"] == name
+        assert made["metadata"]["annotations"] == {
+            "a": f"{name}.{name[-4:]}", name: "b", "c": f"x-{len(name)}", "d": index,
+        }  # fmt: skip
+        made["spec"]["domain"]["changed"] = True
+
+
+def test_an_object_that_cannot_be_made_is_told_before_the_first_is_created(tmp_path: Path) -> None:
+    path = write(tmp_path, vm("replicas: {{ 10 // (5 - index) }}", VMIRS))
+    with pytest.raises(ConfigurationError, match="cannot be rendered: integer division"):
+        Templates([path], {}).level(1000, PLACE)
 
 
 def test_a_variable_no_template_knows_is_a_mistake(tmp_path: Path) -> None:

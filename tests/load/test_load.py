@@ -12,9 +12,9 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_kvscale.cluster.client import VMIS
 from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.cluster.kinds import KINDS
+from pytest_kvscale.cluster.templates import Planned
 from pytest_kvscale.load.create import Creator
 from pytest_kvscale.load.delete import Deleter
 from pytest_kvscale.load.pacing import offsets
@@ -79,16 +79,16 @@ def create(
     ]
     answers: Answers = []
 
-    def make(creation: Creation) -> Callable[[], Json]:
-        labels = {"kvscale.io/run": "r1"}
-        return lambda: {"metadata": {"name": creation.name, "labels": labels}}
+    def make(creation: Creation) -> Planned:
+        metadata = {"name": creation.name, "labels": {"kvscale.io/run": "r1"}}
+        return Planned(creation.name, KIND, 1, {"metadata": metadata})
 
     async def work() -> list[tuple[float, str, str]]:
         async with answering(api) as (client, script):
             creator = Creator(
                 client, "ns", "r1", lambda *told: answers.append((told[0].name, *told[1:]))
             )
-            await creator.create_all([(each, VMIS, make(each)) for each in creations], deadline)
+            await creator.create_all([(each, make(each)) for each in creations], deadline)
             return script.asked
 
     return answers, creations, clock.run(work())

@@ -46,7 +46,7 @@ CASES = [
     ("--kvscale-node=nope", "there is no node 'nope' in the cluster"),
     ("--kvscale-node-selector=zone", "'zone' is not a label: expected NAME=VALUE"),
     ("--kvscale-namespace=Not_One", "'Not_One' is no namespace"),
-    ("--kvscale-report-dir=broken.yaml/x", "results cannot be written to broken.yaml/x"),
+    ("--kvscale-report-dir=broken.yaml/x", "/broken.yaml/x/"),
 ]  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def test_the_main_job(suite: Suite) -> None:
             "kvscale: node node (48 CPUs, 128 GiB, containerd://*), Kubernetes v1.21.5, *",
             "*= kvscale =*",
             "SIMULATED (sim): these are not figures of real hardware",
-            "level  running *p50 *p95 *p99  VMIs/min  failures  verdict",
+            "level  running *p50 *p95 *p99  VMIs/min (peak)  failures  verdict",
             "  400  400/400 * s * s * s * none      pass",
             "report: reports/*/report.html",
         ]

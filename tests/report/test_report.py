@@ -44,6 +44,7 @@ def report(*seconds: float | None) -> dict[str, Any]:
     observer = measured(*seconds)
     result = judge(len(seconds), figures(observer), ended="settled")
     return {
+        "label": str(result.level),
         "level": level_object(result),
         "explanation": "" if result.verdict == "pass" else result.explanation(),
         "occupancy": occupancy(result.figures.timelines),
@@ -52,9 +53,9 @@ def report(*seconds: float | None) -> dict[str, Any]:
 
 
 def test_the_table_is_aligned_and_says_what_is_missing() -> None:
-    lines = terminal.table([report(1.234, 2.0, 123.45)["level"], report(1.0, None)["level"]])
+    lines = terminal.table([report(1.234, 2.0, 123.45), report(1.0, None)])
     assert lines[0].split() == [
-        "level", "running", "p50", "p95", "p99", "VMIs/min", "failures", "verdict",
+        "level", "running", "p50", "p95", "p99", "VMIs/min", "(peak)", "failures", "verdict",
     ]  # fmt: skip
     assert "  2.00 s  123.5 s  123.5 s" in lines[1]
     assert lines[2].split()[:5] == ["2", "1/2", "1.00", "s", "-"]
@@ -83,7 +84,7 @@ def test_a_level_that_measured_nothing_has_a_page() -> None:
     observer.expect(Creation("one", 0.0))
     result = judge(1, figures(observer), problem="the API was lost")
     nothing = {
-        "level": level_object(result), "explanation": result.explanation(),
+        "label": "3", "level": level_object(result), "explanation": result.explanation(),
         "occupancy": occupancy(result.figures.timelines), "end": None,
     }  # fmt: skip
     page = html.page(RUN, CLUSTER, [nothing])
@@ -103,7 +104,7 @@ def test_the_same_data_draw_the_same_picture() -> None:
 
 
 def test_junit_leaves_out_what_was_not_reached() -> None:
-    found = dict(junit.properties(RUN, CLUSTER, [report(1.0, None)["level"]]))
+    found = dict(junit.properties(RUN, CLUSTER, [report(1.0, None)]))
     assert found["kvscale.2.p50"] == "1.0"
     assert "kvscale.2.p95" not in found
     assert found["kvscale.2.failures.Unexplained"] == "1"
