@@ -37,6 +37,7 @@ def vmi_admission(profile: Profile, calendar: Calendar, draws: Draws) -> Admissi
             **vmi,
             "metadata": {**metadata, "finalizers": [*dict.fromkeys(finalizers)]},
             "status": {
+                **_kept(vmi),
                 "phase": "Pending",
                 "phaseTransitionTimestamps": [
                     {"phase": "Pending", "phaseTransitionTimestamp": stamp}
@@ -45,6 +46,13 @@ def vmi_admission(profile: Profile, calendar: Calendar, draws: Draws) -> Admissi
         }
 
     return admit
+
+
+def _kept(vmi: Object) -> Object:
+    """What whoever makes a VMI may say in its status: the revision of its VM."""
+    key = "virtualMachineRevisionName"
+    status = vmi.get("status") or {}
+    return {key: status[key]} if key in status else {}
 
 
 def _denied(why: str) -> StatusError:
