@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from typing import Any
 
 from pytest_kvscale.sim.client import Client, controller_of, owned_by
+from pytest_kvscale.sim.deletion import ORPHAN
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.patch import merge
@@ -17,7 +17,7 @@ from pytest_kvscale.sim.players.virt_controller import OBSERVED, VM_FINALIZER
 from pytest_kvscale.sim.players.vm_status import GENERATION, Trouble
 from pytest_kvscale.sim.players.vm_strategy import FINAL, Step, phase_of
 from pytest_kvscale.sim.profile import Profile
-from pytest_kvscale.sim.resources import CONTROLLER_REVISIONS, VMIS, VMS
+from pytest_kvscale.sim.resources import CONTROLLER_REVISIONS, VMIS, VMS, Resource
 from pytest_kvscale.sim.store import Event
 
 _WORKERS = 10
@@ -100,7 +100,7 @@ class VmController:
         vmi = await self._claim(vm, self._vmis.get(key))
         trouble = None
         if "deletionTimestamp" in vm["metadata"]:
-            if vmi is None:
+            if vmi is None or ORPHAN in (vm["metadata"].get("finalizers") or []):
                 await self._drop_finalizer(VMS, vm)
                 return
             trouble = await self._stop(vm, vmi)
@@ -270,12 +270,10 @@ class VmController:
 
     async def _release(self, vmi: Object | None) -> None:
         """Let go of a VMI that has ended, now that its VM has seen it, or of one without a VM."""
-        if vmi is None or VM_FINALIZER not in (vmi["metadata"].get("finalizers") or []):
-            return
-        if phase_of(vmi) in FINAL or "deletionTimestamp" not in vmi["metadata"]:
+        if vmi is not None:
             await self._drop_finalizer(VMIS, vmi)
 
-    async def _drop_finalizer(self, resource: Any, obj: Object) -> None:
+    async def _drop_finalizer(self, resource: Resource, obj: Object) -> None:
         held = obj["metadata"].get("finalizers") or []
         if VM_FINALIZER in held:
             left = [each for each in held if each != VM_FINALIZER]
