@@ -137,11 +137,18 @@ class Client:
         return self.api.store.put(PODS, bound)
 
     async def event(
-        self, about: Object, reason: str, message: str, warning: bool = False, source: str = ""
+        self,
+        about: Object,
+        reason: str,
+        message: str,
+        warning: bool = False,
+        source: str = "",
+        reporting: bool = True,
     ) -> Object:
         """Tell of something that happened to an object (`kubectl get events`).
 
-        `source` is who tells, where that is a part of the component.
+        `source` is who tells, where that is a part of the component; `reporting` says whether it
+        is named as the reporting component as well.
         """
         metadata = about["metadata"]
         source = source or self.component
@@ -166,7 +173,7 @@ class Client:
             "count": 1,
             "type": "Warning" if warning else "Normal",
             "eventTime": None,
-            "reportingComponent": source,
+            "reportingComponent": source if reporting else "",
             "reportingInstance": "",
         }
         return await self.create(EVENTS, metadata.get("namespace") or "default", event)

@@ -92,7 +92,13 @@ class Recorder:
         try:
             if before is None:
                 self._written[key] = await self._client.event(
-                    told.about, told.reason, message, told.warning, self._source
+                    told.about,
+                    told.reason,
+                    message,
+                    told.warning,
+                    self._source,
+                    # client-go forgets the reporting component when it combines events.
+                    reporting=not combined,
                 )
             else:
                 now = self._client.stamp()
