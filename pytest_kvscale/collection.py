@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from _pytest.mark import expression
 
 from pytest_kvscale import options
 from pytest_kvscale.errors import ConfigurationError
@@ -16,6 +17,8 @@ MARKER = "density"
 _FIXTURES = frozenset({LEVEL, "density_run", "kv_cluster", "kv_node", "kv_namespace", "kv_tuning"})
 _TOKEN = re.compile(r"[\w:+\-.\[\]\\/=\"']+")
 _OURS = "kvscale:density:"
+_ParseError: type[Exception] = getattr(expression, "ParseError", SyntaxError)
+"""What pytest raised before 9.1 for what is no expression."""
 
 
 def parametrize(metafunc: pytest.Metafunc, levels: Sequence[int]) -> None:
@@ -54,6 +57,11 @@ def level_of(item: pytest.Item) -> int | None:
     return level if isinstance(level, int) else None
 
 
+def levels_of(items: Iterable[pytest.Item]) -> list[int]:
+    """The levels tests run, in their order, each once."""
+    return [*dict.fromkeys(level for item in items if (level := level_of(item)) is not None)]
+
+
 def suites_of(items: Iterable[pytest.Item]) -> list[Path]:
     """The folders tests lie in, each once."""
     return [*dict.fromkeys(item.path.parent for item in items)]
@@ -68,7 +76,7 @@ def select_levels(items: Sequence[pytest.Item], keyword: str) -> str:
     that is no level (and no part of another test's name either).
     """
     leveled = {item: level for item in items if (level := level_of(item)) is not None}
-    if not leveled or not any(_numbers(keyword)):
+    if not leveled or not any(_numbers(keyword)) or not _is_expression(keyword):
         return keyword
     known = sorted(set(leveled.values()))
     others = [item for item in items if item not in leveled]
@@ -89,6 +97,15 @@ def select_levels(items: Sequence[pytest.Item], keyword: str) -> str:
         return f"({_keyword(int(word))} or ({word} and not {_OURS}))"
 
     return _TOKEN.sub(replace, keyword)
+
+
+def _is_expression(keyword: str) -> bool:
+    """Whether pytest will accept it; what is wrong with it, it tells best itself."""
+    try:
+        expression.Expression.compile(keyword)
+    except (SyntaxError, _ParseError):
+        return False
+    return True
 
 
 def _numbers(keyword: str) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """One level, through the rooms: namespace, watches, creation, waiting, deletion.
 
 This is the way every run takes, on whatever cluster. It may be cut short at any point (a stall,
-Ctrl-C, a lost API): it always goes on to delete what it created, and what was measured until
-then can be asked for at any time.
+Ctrl-C, a lost API, a lost turn): it always goes on to delete what it created, and what was
+measured until then can be asked for at any time.
 """
 
 from __future__ import annotations
@@ -10,32 +10,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pytest_kvscale import durations
+from pytest_kvscale.cluster import namespaces
 from pytest_kvscale.cluster.client import (
     EVENTS,
-    NAMESPACES,
     PODS,
     VMIS,
     ApiError,
     Client,
     LostConnectionError,
     Object,
-    repeat_until,
+    Resource,
 )
 from pytest_kvscale.cluster.clock import now
 from pytest_kvscale.cluster.settle import all_watching, following, raise_problem, unless
-from pytest_kvscale.cluster.templates import RUN_LABEL, Template
+from pytest_kvscale.cluster.templates import RUN_LABEL, Place, Template, Templates
 from pytest_kvscale.cluster.watch import Follower
 from pytest_kvscale.load.create import Creator
-from pytest_kvscale.load.delete import Deleter, delete_namespace
+from pytest_kvscale.load.delete import Deleter
 from pytest_kvscale.load.pacing import offsets
 from pytest_kvscale.measure.figures import Figures, figures
-from pytest_kvscale.measure.observe import Observer
+from pytest_kvscale.measure.observe import Observer, left_behind
 from pytest_kvscale.measure.recording import Recorder
 from pytest_kvscale.measure.timeline import Creation, Sign
 
@@ -43,7 +44,14 @@ LEAST_STALL = 600.0
 STALL_BEYOND_QEMU = 180.0
 PATIENCE = 60.0
 """Seconds the API is given to make the namespace."""
-_POD_SECURITY = {"pod-security.kubernetes.io/enforce": "privileged"}
+_KUBECTL = {"vmis": "vmi", "pods": "pod"}
+
+
+class Turn(Protocol):
+    """Our turn on the cluster; while it is ours we may create."""
+
+    lost: asyncio.Future[str]
+    """Done, with the reason, once it is no longer ours."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +59,18 @@ class LevelPlan:
     """What one level is to do. Times are seconds."""
 
     level: int
-    run: str
-    namespace: str
-    template: Template
-    node: str
-    node_selector: dict[str, str]
+    place: Place
+    templates: Templates
+    shares: tuple[tuple[Template, int], ...]
+    """The template of each object, and how many VMIs the object makes."""
     qps: float
     burst: int
     timeout: float
     stall: float
     delete_timeout: float
+    name: str = "density"
+    """What the names of the objects begin with."""
+    openshift: bool = False
     recording: Path | None = None
 
 
@@ -72,9 +82,10 @@ def stall_after(setting: float | None, qemu_timeout: float) -> float:
 class LevelRun:
     """One level of one run; `run` does it, `figures` tells what was measured so far."""
 
-    def __init__(self, client: Client, plan: LevelPlan) -> None:
+    def __init__(self, client: Client, plan: LevelPlan, turn: Turn) -> None:
         self._client = client
         self._plan = plan
+        self._turn = turn
         self._recorder: Recorder | None = None
         self._before = dict(client.requests)
         self._cpu = _cpu_seconds()
@@ -91,6 +102,18 @@ class LevelRun:
     def figures(self) -> Figures:
         """What was measured so far."""
         return figures(self.observer, self._plan.level, self._plan.qps)
+
+    def left(self) -> list[str]:
+        """What of ours is still there, each with the command that looks into it."""
+        namespace, owner = self._plan.place.namespace, "object"
+        for kind in self._plan.templates.kinds:
+            if kind.is_owner:
+                owner = kind.name
+        return [
+            f"{word} {name} is still there: kubectl get {word} {name} -n {namespace} -o yaml"
+            for stream, name in left_behind(self.observer)
+            for word in (_KUBECTL.get(stream, owner).lower(),)
+        ]
 
     def harness(self) -> dict[str, Any]:
         """What measuring cost: requests by verb, CPU seconds, peak memory in bytes."""
@@ -115,13 +138,18 @@ class LevelRun:
                 self._recorder = Recorder(plan.recording, self._start)
                 stack.callback(self._recorder.close)
             try:
-                made = await self._namespace()
+                made = await namespaces.make(
+                    self._client, plan.place.namespace, plan.place.run, plan.openshift,
+                    now() + PATIENCE,
+                )  # fmt: skip
                 followers = self._followers()
                 async with following(*followers) as failing:
                     await unless(failing, all_watching(followers))
                     await self._create_and_delete(failing)
             except (ApiError, LostConnectionError, TimeoutError) as problem:
-                self.problem = f"the API was lost: {problem or 'no answer in time'}"
+                refused = isinstance(problem, ApiError) and not problem.passing
+                what = "the API refused" if refused else "the API was lost"
+                self.problem = f"{what}: {problem or 'no answer in time'}"
                 self.observer.end_level(now())
             finally:
                 if made is not None:
@@ -130,30 +158,15 @@ class LevelRun:
 
     # Beginning ------------------------------------------------------------------------------
 
-    async def _namespace(self) -> Object | None:
-        """Make the namespace; None if there is one, which is then used and kept."""
-        name, labels = self._plan.namespace, {RUN_LABEL: self._plan.run, **_POD_SECURITY}
-        wanted: Object = {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {"name": name, "labels": labels},
-        }
-        client, patience = self._client, now() + PATIENCE
-        try:
-            return await repeat_until(patience, lambda: client.create(NAMESPACES, "", wanted))
-        except ApiError as problem:
-            if problem.code != 409:
-                raise
-        there = await repeat_until(patience, lambda: client.get(NAMESPACES, "", name))
-        # It is ours after all if the answer to an earlier create was lost.
-        ours = (there["metadata"].get("labels") or {}).get(RUN_LABEL) == self._plan.run
-        return there if ours else None
-
     def _followers(self) -> list[Follower]:
-        labels = f"{RUN_LABEL}={self._plan.run}"
-        sources = (("vmis", VMIS, labels), ("pods", PODS, labels), ("events", EVENTS, ""))
+        place, kinds = self._plan.place, self._plan.templates.kinds
+        labels = f"{RUN_LABEL}={place.run}"
+        sources: list[tuple[str, Resource, str]] = [
+            *((each.stream, each.resource, labels) for each in kinds if each.is_owner),
+            ("vmis", VMIS, labels), ("pods", PODS, labels), ("events", EVENTS, ""),
+        ]  # fmt: skip
         return [
-            Follower(self._client, kind, self._plan.namespace, _Tap(self, stream), labels=selector)
+            Follower(self._client, kind, place.namespace, _Tap(self, stream), labels=selector)
             for stream, kind, selector in sources
         ]
 
@@ -177,26 +190,32 @@ class LevelRun:
 
     async def _create(self, deadline: float) -> None:
         plan, start = self._plan, now()
-        creator = Creator(self._client, plan.namespace, plan.run, self._answered)
+        creator = Creator(self._client, plan.place.namespace, plan.place.run, self._answered)
+        shares = plan.shares
         creations = [
-            Creation(f"density-{plan.level}-{index:04d}", round(start + offset, 6))
-            for index, offset in enumerate(offsets(plan.level, plan.qps, plan.burst))
+            Creation(
+                f"{plan.name}-{plan.level}-{index:04d}",
+                round(start + offset, 6),
+                vmis=vmis,
+                is_pod=template.kind.is_pod,
+                is_owner=template.kind.is_owner,
+            )
+            for index, ((template, vmis), offset) in enumerate(
+                zip(shares, offsets(len(shares), plan.qps, plan.burst), strict=True)
+            )
         ]
         for creation in creations:
             self.observer.expect(creation)
 
-        def planned() -> Iterator[tuple[Creation, Callable[[], Object]]]:
-            for index, creation in enumerate(creations):
-                yield creation, lambda creation=creation, index=index: self._object(creation, index)  # type: ignore[misc]
+        def planned() -> Iterator[tuple[Creation, Resource, Callable[[], Object]]]:
+            for index, (creation, (template, _)) in enumerate(zip(creations, shares, strict=True)):
+                make = functools.partial(self._object, template, creation, index)
+                yield creation, template.kind.resource, make
 
         await creator.create_all(planned(), deadline)
 
-    def _object(self, creation: Creation, index: int) -> Object:
-        plan = self._plan
-        return plan.template.render(
-            creation.name, plan.namespace, plan.level, index, plan.run, plan.node,
-            plan.node_selector,
-        )  # fmt: skip
+    def _object(self, template: Template, creation: Creation, index: int) -> Object:
+        return template.render(creation.name, self._plan.level, index, self._plan.place)
 
     def _answered(self, creation: Any, at: float, code: int, message: str) -> None:
         if code == 201:
@@ -215,12 +234,16 @@ class LevelRun:
         observer.on_change = wake.set
         creating.add_done_callback(lambda _: wake.set())
         failing.add_done_callback(lambda _: wake.set())
+        self._turn.lost.add_done_callback(lambda _: wake.set())
         self.ended = "interrupted"
         while True:
             moment = loop.time()  # Not rounded: what is due must count as due.
             progress = max(self._start, observer.last_progress or 0.0)
             if failing.done():
                 self.ended = "the watches failed"
+                return
+            if self._turn.lost.done():
+                self.ended = self.problem = self._turn.lost.result()
                 return
             if creating.done():
                 creating.result()
@@ -252,8 +275,9 @@ class LevelRun:
 
     async def _delete(self, failing: asyncio.Task[None]) -> None:
         deadline = now() + self._plan.delete_timeout
+        place, kinds = self._plan.place, self._plan.templates.kinds
         deleter = Deleter(
-            self._client, self.observer, self._plan.namespace, self._plan.run, self._delete_asked
+            self._client, kinds, self.observer, place.namespace, place.run, self._delete_asked
         )
         if failing.done():
             # Without watches nobody sees them go; they are deleted all the same.
@@ -269,7 +293,7 @@ class LevelRun:
         deadline = now() + self._plan.delete_timeout
         name = made["metadata"]["name"]
         try:
-            gone = await delete_namespace(self._client, name, made["metadata"]["uid"], deadline)
+            gone = await namespaces.remove(self._client, made, deadline)
         except (ApiError, LostConnectionError, TimeoutError) as problem:
             self.problem = self.problem or f"the namespace {name} could not be deleted: {problem}"
             gone = False

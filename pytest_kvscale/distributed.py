@@ -7,6 +7,7 @@ reports what it collected.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Generator, Sequence
@@ -14,15 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from execnet.gateway_base import RemoteError
 from xdist.scheduler import LoadFileScheduling, LoadScopeScheduling
 
 from pytest_kvscale import state
-from pytest_kvscale.collection import suites_of
+from pytest_kvscale.collection import levels_of, suites_of
 
 if TYPE_CHECKING:
     from pytest_kvscale.plugin import Hooks
+    from pytest_kvscale.session import Run
 
 _KEY = "kvscale"
+_GRACE = 60.0
+"""Seconds a worker is given beyond its deletion's timeout."""
 
 
 class Notes:
@@ -36,6 +41,7 @@ class Notes:
         content = {
             "ids": [item.nodeid for item in items],
             "suites": [str(each) for each in suites_of(items)],
+            "levels": levels_of(items),
             "problem": problem,
         }
         (self._folder / f"{worker}.json").write_text(json.dumps(content), encoding="utf-8")
@@ -128,12 +134,34 @@ class Controller:
         if config.getvalue("dist") == "each":
             hooks.stop("--dist each would run the levels in several workers at once")
         session = config.pluginmanager.get_plugin("session")
-        hooks.begin(session, [Path(each) for each in found["suites"]], found["problem"])
+        suites = [Path(each) for each in found["suites"]]
+        hooks.begin(session, suites, found["levels"], found["problem"])
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         for line in hooks.pytest_report_collectionfinish() if reporter is not None else []:
             reporter.write_line(line)
         # The worker that runs the tests connects for itself.
-        state.run_of(config).close()
+        state.run_of(config).close_unless_shared()
+
+    def finish(self) -> None:
+        """After the last test: wait for a worker that is still deleting, and do what it left.
+
+        Workers have had the same Ctrl-C. xdist would kill them after some seconds.
+        """
+        run = state.run_of(self._hooks.config)
+        session = self._hooks.config.pluginmanager.get_plugin("dsession")
+        for node in list(getattr(session, "_active_nodes", ())):
+            self._wait_for(node, run)
+        if run.folder.under_way() is not None:
+            run.remove_leftovers()
+
+    @staticmethod
+    def _wait_for(node: Any, run: Run) -> None:
+        if run.folder.under_way() is None:
+            return
+        run.tell(f"waiting for worker {node.gateway.id} to delete what it created")
+        # What the channel raises if the worker died is told by xdist.
+        with contextlib.suppress(OSError, EOFError, RemoteError):
+            node.channel.waitclose(run.settings.delete_timeout + _GRACE)
 
     def pytest_unconfigure(self) -> None:
         """Remove the notes."""

@@ -16,6 +16,7 @@ from _pytest import junitxml
 
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.report import junit, terminal
+from pytest_kvscale.report.results import Json
 
 if TYPE_CHECKING:
     from pytest_kvscale.session import Run
@@ -32,8 +33,14 @@ class ReportFiles:
         self._junit = config.pluginmanager.has_plugin("junitxml")
         self._given = config.option.xmlpath if self._junit else None
         self._own_html: Any = None
+        self._reports: list[Json] | None = None
         self.html_missing = ""
         """Why there is no report.html, if there is none."""
+
+    @property
+    def reports(self) -> list[Json]:
+        """The level reports; they were written by the process that ran the levels."""
+        return self._run.folder.read_reports() if self._reports is None else self._reports
 
     def begin(self, session: pytest.Session) -> None:
         """From here on, tests are written down for our files."""
@@ -56,7 +63,7 @@ class ReportFiles:
 
     def before_they_are_written(self) -> None:
         """Add the figures to the JUnit file."""
-        reports = self._run.reports
+        reports = self._reports = self.reports
         xml = self._config.stash.get(junitxml.xml_key, None)
         if xml is None or not reports:
             return
@@ -69,12 +76,12 @@ class ReportFiles:
         """What stands in every HTML report of this session."""
         from pytest_kvscale.report import html
 
-        last = self._run.reports[-1]
-        return html.page(last["run"], last["cluster"], self._run.reports)
+        reports = self.reports
+        return html.page(reports[-1]["run"], reports[-1]["cluster"], reports)
 
     def summary(self) -> Iterator[str]:
         """The table of levels, and where the files are."""
-        reports = self._run.reports
+        reports = self.reports
         folder = self._run.folder.path
         if not reports:
             yield f"no level was measured; what there is lies in {folder}"
@@ -92,6 +99,7 @@ class ReportFiles:
         target = self._run.folder.path / JUNIT
         if self._given and xml is not None and Path(xml.logfile) != target.absolute():
             shutil.copyfile(xml.logfile, target)
+        self._run.folder.forget_reports()
 
 
 def write_error(config: pytest.Config, run: Run, sentence: str) -> None:

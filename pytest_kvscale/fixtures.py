@@ -71,7 +71,15 @@ def density_run(
     run = state.run_of(request.config)
 
     def density(level: int) -> DensityResult:
-        return run.run_level(level, run.objectives(request.path.parent))
+        from pytest_kvscale.levels import AbandonedError, RunStoppedError
+
+        __tracebackhide__ = True
+        try:
+            return run.levels.run_level(level, run.objectives(request.path.parent))
+        except RunStoppedError as stopped:
+            pytest.fail(str(stopped), pytrace=False)
+        except AbandonedError as abandoned:
+            pytest.exit(str(abandoned), returncode=2)
 
     return density
 

@@ -39,10 +39,10 @@ class Settings:
     """Labels the node under test must have."""
     namespace: str | None = None
     """Test namespace; None: one of the run's own, `kvscale-<run id>`."""
-    template: Path | None = None
-    """The object to create; None: the cirros VMI."""
+    templates: tuple[Path, ...] = ()
+    """The objects to create, of each in turn; none: the cirros VMI."""
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Variables of the template."""
+    """Variables of the templates."""
     qps: float = 20.0
     burst: int = 20
     timeout: float = 3600.0
@@ -56,6 +56,10 @@ class Settings:
     """none, density, or a YAML file; None: what the cluster does by default."""
     cooldown: float = 3600.0
     report_dir: Path = Path("reports")
+    wait: bool = True
+    """Whether to wait while another run has the cluster."""
+    beside_others: bool = False
+    """Whether other VMIs may be on the node under test."""
     record: bool = False
     strict: bool = False
 
@@ -70,6 +74,8 @@ class Option:
     metavar: str = ""
     field: str = ""
     flag: bool = False
+    means: bool = True
+    """What giving a flag sets its field to."""
     repeated: bool = False
 
     @property
@@ -86,6 +92,14 @@ class Option:
 def duration(text: str) -> float:
     """Seconds of a duration."""
     return durations.parse(text)
+
+
+def patience(text: str) -> float:
+    """Seconds of a duration that must not be 0."""
+    value = durations.parse(text)
+    if value <= 0:
+        raise ValueError(f"{text!r} is too short: expected a duration above 0")
+    return value
 
 
 def rate(text: str) -> float:
@@ -181,6 +195,11 @@ def _pair(text: str, what: str) -> tuple[str, str]:
     return key.strip(), value
 
 
+def paths(text: str) -> tuple[Path, ...]:
+    """Paths, one a line."""
+    return tuple(path(line) for line in text.splitlines() if line.strip()) or (path(text),)
+
+
 def path(text: str) -> Path:
     """A path; `~` is the home folder."""
     return Path(name(text)).expanduser()
@@ -224,23 +243,29 @@ OPTIONS: tuple[Option, ...] = (
         "test namespace; one that exists is used and kept (default: one of the run's own)",
         "NAME",
     ),
-    Option("template", path, "the object to create (default: a cirros VMI)", "FILE"),
+    Option(
+        "template",
+        paths,
+        "the object to create (default: a cirros VMI); given several times, objects are made of "
+        "each in turn",
+        "FILE", field="templates", repeated=True,
+    ),
     Option(
         "set", assignments, "a variable of the template; may be given several times", "NAME=VALUE",
         field="variables", repeated=True,
     ),
     Option("qps", rate, "creations a second (default: 20)", "N"),
     Option("burst", count, "creations at once at the start (default: 20)", "N"),
-    Option("timeout", duration, "longest wait for a level (default: 1h)", "TIME"),
+    Option("timeout", patience, "longest wait for a level (default: 1h)", "TIME"),
     Option(
         "stall",
-        duration,
+        patience,
         "a level in which nothing progressed for so long ends (default: the larger of 10m and the "
         "effective qemu timeout + 3m)",
         "TIME",
     ),
     Option(
-        "delete-timeout", duration, "longest wait for everything to be gone (default: 30m)", "TIME"
+        "delete-timeout", patience, "longest wait for everything to be gone (default: 30m)", "TIME"
     ),
     Option(
         "max-lag", duration, "lag_p99 above which a level is inconclusive (default: 1s)", "TIME"
@@ -254,6 +279,18 @@ OPTIONS: tuple[Option, ...] = (
         "none|density|FILE",
     ),
     Option("cooldown", duration, "rest of the cluster between levels (default: 1h)", "TIME"),
+    Option(
+        "no-wait",
+        bool,
+        "fail if another run has the cluster, rather than wait for its end",
+        flag=True, field="wait", means=False,
+    ),
+    Option(
+        "beside-others",
+        bool,
+        "run though VMIs that are not of this run are on the node under test",
+        flag=True,
+    ),
     Option("report-dir", path, "where results go (default: reports)", "DIR"),
     Option("record", bool, "write a recording of each level, for replay", flag=True),
     Option("strict", bool, "let an inconclusive level fail", flag=True),
@@ -300,7 +337,7 @@ def read(given: Callable[[str], Any], ini: Callable[[str], Any]) -> Settings:
         if raw is None or (raw == "" and where == option.dest):
             continue
         if isinstance(raw, bool):
-            values[option.target] = raw
+            values[option.target] = raw is option.means
             continue
         text = "\n".join(raw) if isinstance(raw, list) else str(raw)
         try:

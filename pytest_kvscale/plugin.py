@@ -23,10 +23,8 @@ from pytest_kvscale.fixtures import (  # noqa: F401 - pytest finds fixtures by n
 from pytest_kvscale.session import Run
 
 if TYPE_CHECKING:
-    from pytest_kvscale.distributed import Worker
+    from pytest_kvscale.distributed import Controller, Worker
     from pytest_kvscale.files import ReportFiles
-
-_REPORT = "kvscale"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,12 +48,12 @@ class Hooks:
     """
 
     def __init__(self, config: pytest.Config) -> None:
-        self._config = config
+        self.config = config
         self._files: ReportFiles | None = None
         self._worker: Worker | None = None
+        self._controller: Controller | None = None
         self._problem = ""
         self._selection_failed = False
-        self._sent = 0
         self._cooldown_problem: Exception | None = None
         settings, run_id = options.Settings(), None
         try:
@@ -70,8 +68,9 @@ class Hooks:
         elif getattr(config.option, "dist", "no") != "no":
             from pytest_kvscale.distributed import Controller
 
-            config.pluginmanager.register(Controller(self), "kvscale-controller")
-        self._run = config.stash[state.RUN] = Run(settings, run_id)
+            self._controller = Controller(self)
+            config.pluginmanager.register(self._controller, "kvscale-controller")
+        self._run = config.stash[state.RUN] = Run(settings, run_id, self._worker is None)
 
     # Collection -----------------------------------------------------------------------------
 
@@ -109,31 +108,42 @@ class Hooks:
         if self._worker is not None:
             self._worker.found(ours, self._problem)
         elif not session.config.option.collectonly:
-            self.begin(session, collection.suites_of(ours), self._problem)
+            levels = collection.levels_of(ours)
+            self.begin(session, collection.suites_of(ours), levels, self._problem)
 
     def pytest_report_collectionfinish(self) -> list[str]:
         """Say which cluster it is, and whether it is simulated."""
         return self._run.header() if self._files is not None else []
 
-    def begin(self, session: pytest.Session, suites: Sequence[Path], problem: str = "") -> None:
+    def begin(
+        self, session: pytest.Session, suites: Sequence[Path], levels: Sequence[int], problem: str
+    ) -> None:
         """Begin a run of ours; stops pytest with exit code 4 if it cannot."""
         from pytest_kvscale.files import ReportFiles
 
         try:
             if problem:
                 raise ConfigurationError(problem)
-            self._run.check(suites)
+            self._run.tell = self._tell
+            self._run.check(suites, levels)
             self._files = ReportFiles(session.config, self._run)
             self._files.begin(session)
         except ConfigurationError as mistake:
             self.stop(str(mistake))
+
+    def _tell(self, line: str) -> None:
+        """Write a line for people; a quiet pytest stays quiet."""
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None and reporter.verbosity >= 0:
+            reporter.ensure_newline()
+            reporter.write_line(f"kvscale: {line}")
 
     def stop(self, sentence: str) -> NoReturn:
         """End pytest with exit code 4, one sentence, and a JUnit file that has it."""
         from pytest_kvscale.files import write_error
 
         self._run.close()
-        write_error(self._config, self._run, sentence)
+        write_error(self.config, self._run, sentence)
         raise pytest.UsageError(f"kvscale: {sentence}")
 
     # Tests ----------------------------------------------------------------------------------
@@ -143,7 +153,7 @@ class Hooks:
         """Let the cluster rest before a level; that is no test's time."""
         if collection.is_ours(item):
             try:
-                self._run.cool_down()
+                self._run.levels.cool_down(collection.level_of(item))
             except Exception as problem:  # noqa: BLE001 - the test's setup fails with it
                 self._cooldown_problem = problem
         return (yield)
@@ -155,28 +165,14 @@ class Hooks:
         if problem is not None:
             raise problem
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Send what a worker measured along with the test's report."""
-        report = yield
-        if self._worker is not None and call.when == "call" and collection.is_ours(item):
-            setattr(report, _REPORT, self._run.reports[self._sent :])
-            self._sent = len(self._run.reports)
-        return report
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take what a worker measured."""
-        if self._worker is None:
-            self._run.reports += getattr(report, _REPORT, [])
-
     # Reports --------------------------------------------------------------------------------
 
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self) -> Generator[None, None, None]:
-        """Add the figures to JUnit, and keep a copy of it."""
+        """Finish what was begun, add the figures to JUnit, and keep a copy of it."""
         if self._files is not None:
+            if self._controller is not None:
+                self._controller.finish()
             self._files.before_they_are_written()
         result = yield
         if self._files is not None:
@@ -192,7 +188,7 @@ class Hooks:
     @pytest.hookimpl(optionalhook=True)
     def pytest_html_results_summary(self, prefix: list[str]) -> None:
         """Add what was measured to the HTML reports."""
-        if self._files is not None and self._run.reports:
+        if self._files is not None and self._files.reports:
             prefix.append(self._files.html_content())
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -201,3 +197,7 @@ class Hooks:
             terminalreporter.section("kvscale")
             for line in self._files.summary():
                 terminalreporter.write_line(line)
+
+    def pytest_unconfigure(self) -> None:
+        """Give back the turn and disconnect, however the tests ended."""
+        self._run.close()

@@ -1,16 +1,18 @@
 """One run: what pytest's hooks and our fixtures share, from the first connection to the files.
 
-Without xdist one process does it all. Under xdist the controller checks everything first and
-writes what pytest writes (JUnit, HTML, the table); the one worker that runs the levels connects
-for itself and writes what it measures. Level reports travel with pytest's own test reports.
+Without xdist one process does it all. Under xdist the controller checks everything first, holds
+the turn on the cluster, and writes what pytest writes (JUnit, HTML, the table); the one worker
+that runs the levels connects for itself and writes what it measures (`levels`).
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_kvscale import __version__
 from pytest_kvscale.errors import ConfigurationError
@@ -19,13 +21,14 @@ from pytest_kvscale.options import Settings
 if TYPE_CHECKING:
     from pytest_kvscale.cluster.choose import Connection, Identity
     from pytest_kvscale.cluster.facts import ClusterFacts
-    from pytest_kvscale.cluster.templates import Template
+    from pytest_kvscale.cluster.lease import Turn
+    from pytest_kvscale.cluster.templates import Place, Templates
     from pytest_kvscale.cluster.tuning import Change, Tuner
-    from pytest_kvscale.density import LevelRun
     from pytest_kvscale.judge.objectives import AppliesTo, Objectives
-    from pytest_kvscale.judge.verdict import DensityResult
+    from pytest_kvscale.levels import Levels
     from pytest_kvscale.report.results import ResultsFolder
 
+T = TypeVar("T")
 SLO_FILE = "slo.yaml"
 Json = dict[str, Any]
 
@@ -37,23 +40,31 @@ def new_run_id() -> str:
     return f"{utc_now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
-class Run:
-    """One run of density tests."""
+def say_nothing(_: str) -> None:
+    """Stands for whoever could be told something, where there is nobody."""
 
-    def __init__(self, settings: Settings, run_id: str | None = None) -> None:
+
+class Run:
+    """One run of density tests.
+
+    `leads` is False in a worker of xdist, whose controller leads; `tell` writes a line for people.
+    """
+
+    def __init__(self, settings: Settings, run_id: str | None = None, leads: bool = True) -> None:
         self.settings = settings
-        self.reports: list[Json] = []
-        """Level reports so far, as plain data: the level's object, its plot's data, explanation."""
+        self.leads = leads
+        self.tell: Callable[[str], None] = say_nothing
         self._id = run_id
         self._started: str | None = None
         self._connection: Connection | None = None
         self._identity: Identity | None = None
         self._facts: ClusterFacts | None = None
+        self._turn: Turn | None = None
         self._tuner: Tuner | None = None
         self._tuning: Json = {"applied": "none", "changes": []}
-        self._template: Template | None = None
-        self._last_end: float | None = None
-        self._cooldown: Json = {}
+        self._levels: list[int] = []
+        self.left = ""
+        """What could not be removed, and how to remove it."""
 
     # What it is -----------------------------------------------------------------------------
 
@@ -76,22 +87,52 @@ class Run:
 
         return ResultsFolder(self.settings.report_dir, self.id)
 
+    @functools.cached_property
+    def templates(self) -> Templates:
+        """What is created. Raises `ConfigurationError` for a template that cannot be."""
+        from pytest_kvscale.cluster.templates import Templates
+
+        return Templates(self.settings.templates, self.settings.variables)
+
+    @property
+    def place(self) -> Place:
+        """Where it is created."""
+        from pytest_kvscale.cluster.templates import Place
+
+        facts = self.facts
+        return Place(self.id, self.namespace, facts.node["name"], dict(facts.selector))
+
+    @functools.cached_property
+    def levels(self) -> Levels:
+        """The levels of this run."""
+        from pytest_kvscale.levels import Levels
+
+        return Levels(self)
+
     # Connecting -----------------------------------------------------------------------------
 
-    def check(self, suites: Sequence[Path]) -> None:
-        """Find out whether the run can begin: every file it needs, and the cluster.
+    def check(self, suites: Sequence[Path], levels: Sequence[int]) -> None:
+        """Find out whether the run can begin: every file it needs, the cluster, and our turn.
 
         Raises `ConfigurationError`. `suites` are the folders the density tests lie in.
         """
-        from pytest_kvscale.cluster import tuning
+        from pytest_kvscale.cluster import guard, namespaces, tuning
 
-        self._read_template()
+        templates = self.templates
         for suite in suites:
             self._read_objectives(suite)
         if self.settings.tune is not None:
             tuning.load(self.settings.tune)
-        self.facts  # noqa: B018 - connects
+        client, place = self.connection.client, self.place
+        for level in levels:
+            list(templates.share_out(level, place))
+        self._levels = list(levels)
         self.folder.make()
+        self._ask(namespaces.check(client, self.namespace))
+        if self.leads and self.connection.shared:
+            self.take_turn(self.settings.wait)
+        if not self.settings.beside_others:
+            self._ask(guard.check_alone(client, self.facts.node["name"], self.id))
 
     @property
     def connection(self) -> Connection:
@@ -113,21 +154,59 @@ class Run:
         """What is known of the cluster and the node under test."""
         if self._facts is None:
             from pytest_kvscale.cluster import facts
-            from pytest_kvscale.cluster.client import ApiError, LostConnectionError
 
-            connection, settings = self.connection, self.settings
-            work = facts.gather(connection.client, settings.node, settings.node_selector)
-            try:
-                self._facts = connection.run(work)
-            except (ApiError, LostConnectionError, TimeoutError) as problem:
-                server = connection.identity.server
-                raise ConfigurationError(
-                    f"the cluster {server} cannot be used: {problem or 'no answer in time'}"
-                ) from None
+            client, settings = self.connection.client, self.settings
+            self._facts = self._ask(
+                facts.gather(client, settings.node, settings.node_selector, self.templates)
+            )
         return self._facts
 
+    def _ask(self, work: Coroutine[Any, Any, T]) -> T:
+        """Ask the cluster something; `ConfigurationError` if it does not answer as it should."""
+        from pytest_kvscale.cluster.choose import PATIENCE
+        from pytest_kvscale.cluster.client import ApiError, LostConnectionError
+
+        async def in_time() -> T:
+            async with asyncio.timeout(PATIENCE):
+                return await work
+
+        try:
+            return self.connection.run(in_time())
+        except (ApiError, LostConnectionError, TimeoutError) as problem:
+            server = self.identity.server
+            raise ConfigurationError(
+                f"the cluster {server} cannot be used: {problem or 'no answer in time'}"
+            ) from None
+
+    def take_turn(self, wait: bool) -> Turn:
+        """Our turn on the cluster, taken when it is first asked for.
+
+        Raises `ConfigurationError` if it is another run's and we do not wait.
+        """
+        from pytest_kvscale.cluster.client import ApiError, LostConnectionError
+        from pytest_kvscale.cluster.lease import Turn
+
+        if self._turn is None:
+            client = self.connection.client
+
+            async def take() -> Turn:
+                turn = Turn(client, self.id)
+                await turn.take(wait, self.tell)
+                return turn
+
+            try:
+                self._turn = self.connection.run(take())
+            except (ApiError, LostConnectionError, TimeoutError) as problem:
+                raise ConfigurationError(
+                    f"no turn on the cluster {self.identity.server} could be taken: "
+                    f"{problem or 'no answer in time'}"
+                ) from None
+            if self._turn.off and self.leads:
+                self.tell(f"note: {self._turn.off}")
+        return self._turn
+
     def header(self) -> list[str]:
-        """What stands above the tests: which cluster, which node, which run."""
+        """What stands above the tests: which cluster, which node, which run, how many VMIs."""
         identity, facts = self.identity, self.facts
         node = facts.node
         size = []
@@ -136,17 +215,54 @@ class Run:
         if node["memory"] is not None:
             size.append(f"{node['memory'] / 2**30:.0f} GiB")
         versions = f"Kubernetes {identity.kubernetes}, KubeVirt {facts.kubevirt}"
+        levels = ", ".join(str(each) for each in self._levels)
+        vmis = f"up to {max(self._levels, default=0)} VMIs at once (levels {levels})"
         return [
             f"kvscale: {identity.text()}",
             f"kvscale: node {node['name']} ({', '.join([*size, node['runtime']])}), {versions}",
-            f"kvscale: run {self.id}, namespace {self.namespace}",
+            f"kvscale: run {self.id}, namespace {self.namespace}, {vmis}",
         ]
 
+    def close_unless_shared(self) -> None:
+        """Disconnect from a cluster that no other process of this run can see."""
+        if self._connection is not None and not self._connection.shared:
+            self.close()
+
+    def remove_leftovers(self) -> None:
+        """Remove what another process of this run left when it died."""
+        from pytest_kvscale.cluster import leftovers
+        from pytest_kvscale.cluster.client import ApiError, LostConnectionError
+
+        if self._connection is None and self.leads:
+            return  # What it left went with its own cluster.
+        connection, timeout = self.connection, self.settings.delete_timeout
+        work = leftovers.remove(
+            connection.client, self.templates.kinds, self.namespace, self.id, timeout
+        )
+        try:
+            found = connection.run(work)
+        except (ApiError, LostConnectionError, TimeoutError) as problem:
+            self.left = (
+                f"what a worker left could not be removed: {problem or 'no answer'}: "
+                + leftovers.command(self.namespace, self.id, self.settings.namespace is None)
+            )
+            self.tell(self.left)
+            return
+        self.folder.note_under_way(None)
+        if found:
+            self.tell(f"removed what a worker left: {len(found)} objects")
+
     def close(self) -> None:
-        """Disconnect."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """End our turn and disconnect."""
+        connection, turn = self._connection, self._turn
+        self._connection = self._turn = None
+        if connection is None:
+            return
+        try:
+            if turn is not None:
+                connection.run(turn.give_back() if self.leads else turn.stop())
+        finally:
+            connection.close()
 
     # Settings of KubeVirt -------------------------------------------------------------------
 
@@ -169,105 +285,14 @@ class Run:
             return []
         return self._connection.run(self._tuner.put_back(self.facts.node["name"]))
 
-    # One level ------------------------------------------------------------------------------
+    # What the results say of it -------------------------------------------------------------
 
-    def cool_down(self) -> None:
-        """Let the cluster rest before a level, since the end of the last one."""
-        required = self.settings.cooldown if self._last_end is not None else 0.0
-        waited = 0.0
-        if self._last_end is not None:
-            from pytest_kvscale.load.pacing import sleep_until
-
-            waited = self.connection.run(sleep_until(self._last_end + required))
-        self._cooldown = {
-            "required": required, "waited": round(waited, 3), "settled": None, "by": "time",
-        }  # fmt: skip
-
-    def run_level(self, level: int, objectives: Objectives) -> DensityResult:
-        """Run one level, judge it, and write it down; on Ctrl-C too, before that is passed on."""
-        from pytest_kvscale.density import LevelPlan, LevelRun, stall_after
-
-        settings, connection, facts = self.settings, self.connection, self.facts
-        recording = None
-        if settings.record:
-            recording = self.folder.make() / f"{level}-recording.jsonl.gz"
-        plan = LevelPlan(
-            level=level,
-            run=self.id,
-            namespace=self.namespace,
-            template=self._read_template(),
-            node=facts.node["name"],
-            node_selector=dict(facts.selector),
-            qps=settings.qps,
-            burst=settings.burst,
-            timeout=settings.timeout,
-            stall=stall_after(settings.stall, facts.qemu_timeout),
-            delete_timeout=settings.delete_timeout,
-            recording=recording,
-        )
-        self._begin()
-        running = LevelRun(connection.client, plan)
-        interrupted = False
-        try:
-            connection.run(running.run())
-        except KeyboardInterrupt:
-            interrupted = True
-            raise
-        finally:
-            self._last_end = running.end
-            result = self._judge(running, level, objectives, interrupted)
-            self._write(result, running)
-        return result
-
-    def _judge(
-        self, running: LevelRun, level: int, objectives: Objectives, interrupted: bool
-    ) -> DensityResult:
-        from pytest_kvscale.judge.verdict import judge
-
-        problem = running.problem or ("the level was interrupted" if interrupted else "")
-        return judge(
-            level,
-            running.figures(),
-            objectives,
-            self.settings.max_lag,
-            running.ended,
-            problem,
-            running.harness(),
-            self._cooldown,
-        )
-
-    def _write(self, result: DensityResult, running: LevelRun) -> None:
-        from pytest_kvscale.measure.figures import occupancy
-        from pytest_kvscale.report.results import level_object
-
-        figures = result.figures
-        sent = min((each.sent for each in figures.timelines if each.sent is not None), default=None)
-        end = running.observer.level_end
-        self.reports.append(
-            {
-                "level": level_object(result),
-                "explanation": "" if result.verdict == "pass" else result.explanation(),
-                "occupancy": occupancy(figures.timelines),
-                "end": None if sent is None or end is None else round(end - sent, 3),
-                "run": self.run_object(),
-                "cluster": self.cluster_object(),
-            }
-        )
-        self.folder.write_level(result)
-        self.write_results()
-
-    # Files ----------------------------------------------------------------------------------
-
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """The first objects are about to be created."""
         from pytest_kvscale.cluster.clock import utc_now
 
         if self._started is None:
             self._started = utc_now().isoformat(timespec="seconds")
-
-    def write_results(self) -> None:
-        """Write `results.json` with all levels so far."""
-        levels = [each["level"] for each in self.reports]
-        self.folder.write_results(self.run_object(), self.cluster_object(), levels)
 
     def run_object(self) -> Json:
         """The results' `run`."""
@@ -290,7 +315,6 @@ class Run:
 
         identity, facts, settings = self.identity, self.facts, self.settings
         node = {key: value for key, value in facts.node.items() if key != "name"}
-        template = self._read_template()
         return {
             "uid": facts.uid,
             "kubernetes": identity.kubernetes,
@@ -302,7 +326,7 @@ class Run:
                 profile=identity.profile,
                 node=node,
                 tuning=self._tuning,
-                template=template.source,
+                templates=self.templates.sources,
                 variables=dict(settings.variables),
                 qps=settings.qps,
                 burst=settings.burst,
@@ -312,14 +336,6 @@ class Run:
         }
 
     # What is read from files ----------------------------------------------------------------
-
-    def _read_template(self) -> Template:
-        if self._template is None:
-            from pytest_kvscale.cluster import templates
-
-            path = self.settings.template or templates.DEFAULT
-            self._template = templates.Template(path, self.settings.variables)
-        return self._template
 
     def _read_objectives(self, suite: Path) -> tuple[AppliesTo, Objectives] | None:
         from pytest_kvscale.judge import objectives

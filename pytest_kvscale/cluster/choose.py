@@ -74,6 +74,8 @@ class Connection:
         self.clock = clock
         self.client = client
         self.identity = identity
+        self.shared = embedded is None
+        """Whether other processes see the same cluster."""
         self.default_tuning = "density" if embedded is not None else "none"
         self._embedded = embedded
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import copy
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import aiohttp
@@ -22,6 +23,8 @@ T = TypeVar("T")
 MERGE_PATCH = "application/merge-patch+json"
 CONNECTIONS = 256
 """Requests that may be under way at once."""
+PAGE = 500
+"""Objects that are asked for at once, where there may be many."""
 REQUEST_TIMEOUT = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 
@@ -100,6 +103,14 @@ class Client:
             self._more["server_hostname"] = server_hostname
         self._places = asyncio.Semaphore(CONNECTIONS)
 
+    def apart(self, what: str) -> Client:
+        """The same connections, with a count of requests and a name of its own for the server."""
+        other = copy.copy(self)
+        other.requests = collections.Counter()
+        agent = self._headers.get("User-Agent", "")
+        other._headers = {**self._headers, "User-Agent": f"{agent}/{what}"}
+        return other
+
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
@@ -120,6 +131,20 @@ class Client:
         """All objects of a collection, with the version they stand at."""
         query = _query(labelSelector=labels, fieldSelector=fields)
         return await self.request("list", "GET", resource.path(namespace), query)
+
+    async def pages(
+        self, resource: Resource, namespace: str = "", labels: str = ""
+    ) -> AsyncGenerator[Sequence[Object], None]:
+        """All objects of a collection that may be large, page by page."""
+        proceed = ""
+        while True:
+            query = {"limit": str(PAGE), **_query(labelSelector=labels)}
+            query |= {"continue": proceed} if proceed else {}
+            answer = await self.request("list", "GET", resource.path(namespace), query)
+            yield answer.get("items") or []
+            proceed = answer["metadata"].get("continue") or ""
+            if not proceed:
+                return
 
     async def create(self, resource: Resource, namespace: str, obj: Object) -> Object:
         """Make an object; not repeated, whatever happens."""

@@ -10,7 +10,17 @@ from typing import Any
 
 from pytest_kvscale.cluster import kubevirt as kubevirts
 from pytest_kvscale.cluster.client import NAMESPACES, NODES, Client
-from pytest_kvscale.cluster.nodes import NodeFacts, choose_node, node_facts, node_selector
+from pytest_kvscale.cluster.nodes import (
+    Demands,
+    NodeFacts,
+    choose_node,
+    node_facts,
+    node_selector,
+)
+from pytest_kvscale.cluster.templates import Templates
+
+_OPENSHIFT = "security.openshift.io"
+"""An API group that only OpenShift serves."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,15 +36,24 @@ class ClusterFacts:
     node: NodeFacts
     selector: Mapping[str, str]
     """Labels that select the node."""
+    openshift: bool
 
 
-async def gather(client: Client, node: str | None, selector: Mapping[str, str]) -> ClusterFacts:
-    """Look at the cluster.
+async def gather(
+    client: Client, node: str | None, selector: Mapping[str, str], templates: Templates
+) -> ClusterFacts:
+    """Look at the cluster, before anything is created.
 
     Raises `ConfigurationError` if it has no KubeVirt that is ready, or no node that does.
     """
     custom = await kubevirts.find_kubevirt(client)
-    chosen = await choose_node(client, node, selector)
+    demands = Demands(
+        machines=[each.kind.machine(each.sample) for each in templates.all],
+        kubevirt=not all(each.is_pod for each in templates.kinds),
+        architecture=kubevirts.default_architecture(custom),
+    )
+    chosen = await choose_node(client, node, selector, demands)
+    groups = (await client.about("/apis")).get("groups") or []
     system = await client.get(NAMESPACES, "", "kube-system")
     return ClusterFacts(
         uid=system["metadata"]["uid"],
@@ -42,6 +61,7 @@ async def gather(client: Client, node: str | None, selector: Mapping[str, str]) 
         qemu_timeout=kubevirts.qemu_timeout(custom["spec"]),
         node=node_facts(chosen),
         selector=node_selector(chosen),
+        openshift=any(each.get("name") == _OPENSHIFT for each in groups),
     )
 
 

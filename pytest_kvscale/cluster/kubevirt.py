@@ -14,7 +14,7 @@ from pytest_kvscale.cluster.client import (
     Client,
     Object,
 )
-from pytest_kvscale.cluster.settle import Mirror, until
+from pytest_kvscale.cluster.settle import Mirror, Watched, until
 from pytest_kvscale.errors import ConfigurationError
 
 GENERATION = "kubevirt.io/generation"
@@ -51,6 +51,15 @@ def version(kubevirt: Object) -> str:
     return str((kubevirt.get("status") or {}).get("observedKubeVirtVersion") or "")
 
 
+def default_architecture(kubevirt: Object) -> str:
+    """The architecture of VMIs that name none; "" if the CR does not say."""
+    configured = (kubevirt["spec"].get("configuration") or {}).get("architectureConfiguration")
+    status = kubevirt.get("status") or {}
+    return str(
+        (configured or {}).get("defaultArchitecture") or status.get("defaultArchitecture") or ""
+    )
+
+
 def qemu_timeout(spec: Object) -> float:
     """Seconds a virt-launcher waits for its domain, as far as the CR's spec says."""
     customize = spec.get("customizeComponents") or {}
@@ -79,9 +88,9 @@ async def rolled_out(client: Client, kubevirt: Object, timeout: float) -> str:
         return not hanging
 
     wanted = [
-        (KUBEVIRTS, namespace, f"metadata.name={name}"),
-        (DEPLOYMENTS, namespace, ""),
-        (DAEMON_SETS, namespace, ""),
+        Watched(KUBEVIRTS, namespace, f"metadata.name={name}"),
+        Watched(DEPLOYMENTS, namespace),
+        Watched(DAEMON_SETS, namespace),
     ]
     return "" if await until(client, wanted, reached, timeout) else hanging or "no answer"
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import decimal
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from pytest_kvscale.cluster.client import NODES, Client, Object
@@ -14,6 +15,9 @@ from pytest_kvscale.errors import ConfigurationError
 HOSTNAME = "kubernetes.io/hostname"
 SCHEDULABLE = "kubevirt.io/schedulable"
 DEVICE = "devices.kubevirt.io/kvm"
+_ARCHITECTURE = "kubernetes.io/arch"
+_CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+_MEMORY_PRESSURE = "node.kubernetes.io/memory-pressure"
 
 _UNITS: dict[str, tuple[int, int]] = {
     "": (10, 0), "k": (10, 3), "M": (10, 6), "G": (10, 9), "T": (10, 12), "P": (10, 15),
@@ -42,10 +46,25 @@ def amount(quantity: object) -> decimal.Decimal | None:
     return decimal.Decimal(match[1]) * decimal.Decimal(base) ** exponent
 
 
-async def choose_node(client: Client, name: str | None, selector: Mapping[str, str]) -> Object:
-    """The node of that name, or the schedulable one with most memory that has these labels.
+@dataclasses.dataclass(frozen=True)
+class Demands:
+    """What a run wants of its node, besides its name and labels."""
 
-    Raises `ConfigurationError` if there is none, and says why each does not do.
+    machines: Sequence[Object]
+    """The specs of VMIs (or pods), one of each template: tolerations, architecture."""
+    kubevirt: bool
+    """Whether KubeVirt must be able to run VMIs there."""
+    architecture: str
+    """The architecture of VMIs whose spec names none; "" if it is not known."""
+
+
+async def choose_node(
+    client: Client, name: str | None, selector: Mapping[str, str], demands: Demands
+) -> Object:
+    """The node of that name, or the one with most memory that has these labels and will do.
+
+    A control-plane node is taken only if it is named, or there is no other. Raises
+    `ConfigurationError` if there is none, and says why each does not do.
     """
     answer = await client.list(NODES)
     nodes: list[Object] = answer.get("items") or []
@@ -56,7 +75,7 @@ async def choose_node(client: Client, name: str | None, selector: Mapping[str, s
     unfit = {}
     fit = []
     for node in nodes:
-        why = _unfit(node, selector)
+        why = _unfit(node, selector, demands)
         if why:
             unfit[node["metadata"]["name"]] = why
         else:
@@ -64,7 +83,13 @@ async def choose_node(client: Client, name: str | None, selector: Mapping[str, s
     if not fit:
         reasons = "; ".join(f"{node}: {why}" for node, why in sorted(unfit.items()))
         raise ConfigurationError(f"no node to test: {reasons or 'the cluster has none'}")
-    return max(fit, key=lambda node: (_allocatable(node, "memory") or 0, node["metadata"]["name"]))
+    return max(fit, key=_preference)
+
+
+def _preference(node: Object) -> tuple[bool, decimal.Decimal, str]:
+    labels = node["metadata"].get("labels") or {}
+    worker = not any(each in labels for each in _CONTROL_PLANE)
+    return worker, _allocatable(node, "memory") or decimal.Decimal(0), node["metadata"]["name"]
 
 
 def node_facts(node: Object) -> NodeFacts:
@@ -92,19 +117,55 @@ def node_selector(node: Object) -> dict[str, str]:
     return {HOSTNAME: (metadata.get("labels") or {}).get(HOSTNAME, metadata["name"])}
 
 
-def _unfit(node: Object, selector: Mapping[str, str]) -> str:
-    labels = node["metadata"].get("labels") or {}
+def _unfit(node: Object, selector: Mapping[str, str], demands: Demands) -> str:
+    """Why a node does not do; "" if it does."""
+    labels, spec = node["metadata"].get("labels") or {}, node.get("spec") or {}
     missing = [f"{key}={value}" for key, value in selector.items() if labels.get(key) != value]
     if missing:
         return f"has no label {', '.join(missing)}"
-    if (node.get("spec") or {}).get("unschedulable"):
-        return "is cordoned"
+    if spec.get("unschedulable"):
+        return "is cordoned (kubectl uncordon)"
     ready = [each for each in node["status"].get("conditions") or [] if each["type"] == "Ready"]
     if not ready or ready[0]["status"] != "True":
-        return "is not ready"
-    if labels.get(SCHEDULABLE) != "true":
-        return f"is not schedulable for KubeVirt (label {SCHEDULABLE})"
+        said = f": {ready[0].get('message')}" if ready and ready[0].get("message") else ""
+        return f"is not ready{said}"
+    if demands.kubevirt and labels.get(SCHEDULABLE) != "true":
+        return (
+            f"is not schedulable for KubeVirt: its label {SCHEDULABLE} is "
+            f"{labels.get(SCHEDULABLE, 'missing')}, so virt-handler is not ready there"
+        )
+    unfit = (_unfit_for(machine, node, demands) for machine in demands.machines)
+    return next(filter(None, unfit), "")
+
+
+def _unfit_for(machine: Object, node: Object, demands: Demands) -> str:
+    """Why a node does not do for a VMI (or pod) of this spec."""
+    labels, status = node["metadata"].get("labels") or {}, node["status"]
+    for taint in (node.get("spec") or {}).get("taints") or []:
+        if not _tolerates(machine.get("tolerations") or [], taint):
+            text = f"{taint.get('key')}={taint.get('value') or ''}:{taint.get('effect')}"
+            return f"has the taint {text}, which the template does not tolerate"
+    wanted = machine.get("architecture") or demands.architecture
+    there = labels.get(_ARCHITECTURE) or (status.get("nodeInfo") or {}).get("architecture")
+    if demands.kubevirt and wanted and there and wanted != there:
+        return f"is {there}, but the VMIs are to be {wanted} (spec.architecture)"
     return ""
+
+
+def _tolerates(tolerations: Sequence[Object], taint: Object) -> bool:
+    if taint.get("effect") == "PreferNoSchedule" or taint.get("key") == _MEMORY_PRESSURE:
+        return True  # Kubernetes adds the toleration for the latter to pods that request memory.
+    return any(_matches(each, taint) for each in tolerations)
+
+
+def _matches(toleration: Object, taint: Object) -> bool:
+    if toleration.get("effect") not in (None, "", taint.get("effect")):
+        return False
+    exists = toleration.get("operator") == "Exists"
+    if not toleration.get("key"):
+        return exists
+    same = toleration["key"] == taint.get("key")
+    return same and (exists or (toleration.get("value") or "") == (taint.get("value") or ""))
 
 
 def _allocatable(node: Object, key: str, where: str = "allocatable") -> decimal.Decimal | None:

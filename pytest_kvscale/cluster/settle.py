@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -36,6 +37,16 @@ class Mirror:
         self._tell()
 
 
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """A collection to be watched, or the part of it that selectors leave."""
+
+    resource: Resource
+    namespace: str = ""
+    fields: str = ""
+    labels: str = ""
+
+
 @contextlib.asynccontextmanager
 async def following(*followers: Follower) -> AsyncIterator[asyncio.Task[None]]:
     """Let followers run meanwhile; yields a task that ends with the first one that fails."""
@@ -56,11 +67,11 @@ async def following(*followers: Follower) -> AsyncIterator[asyncio.Task[None]]:
 
 async def until(
     client: Client,
-    wanted: Sequence[tuple[Resource, str, str]],
+    wanted: Sequence[Watched],
     reached: Callable[[Sequence[Mirror]], bool],
     timeout: float,
 ) -> bool:
-    """Watch collections (resource, namespace, field selector) until they are as wanted.
+    """Watch collections until they are as wanted.
 
     `reached` is called after every change with what is in each. False if the time (seconds) ran
     out before; raises `ApiError` if the API does not let us look.
@@ -68,8 +79,8 @@ async def until(
     wake = asyncio.Event()
     mirrors = [Mirror(wake.set) for _ in wanted]
     followers = [
-        Follower(client, resource, namespace, mirror, fields=fields)
-        for (resource, namespace, fields), mirror in zip(wanted, mirrors, strict=True)
+        Follower(client, each.resource, each.namespace, mirror, each.labels, each.fields)
+        for each, mirror in zip(wanted, mirrors, strict=True)
     ]
     try:
         async with asyncio.timeout(timeout), following(*followers) as failing:

@@ -1,24 +1,39 @@
-"""The object a run creates: a Jinja template of YAML, rendered once for each VMI."""
+"""The objects a run creates: Jinja templates of YAML, rendered once for each object."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.meta
 import jinja2.sandbox
 import yaml
 
-from pytest_kvscale.errors import ConfigurationError
+from pytest_kvscale.cluster.kinds import Kind, kind_of
+from pytest_kvscale.errors import ConfigurationError, nearest
 
 RUN_LABEL = "kvscale.io/run"
 """On every object of ours; its value is the run's id."""
 SHIPPED = Path(__file__).parent.parent / "templates"
 DEFAULT = SHIPPED / "vmi-cirros.yaml"
-KINDS = {("kubevirt.io/v1", "VirtualMachineInstance")}
+_TRIAL = "density-1-0000"
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Object = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where objects go, and for which run: what templates may use besides their variables."""
+
+    run: str
+    namespace: str
+    node: str
+    node_selector: Mapping[str, str]
+    """Labels that select the node."""
 
 
 class Template:
@@ -29,7 +44,7 @@ class Template:
     """
 
     def __init__(self, path: Path, variables: Mapping[str, str]) -> None:
-        self._path = path
+        self.path = path
         self._variables = dict(variables)
         try:
             self.source = text = path.read_text(encoding="utf-8")
@@ -42,32 +57,38 @@ class Template:
         )  # fmt: skip
         try:
             self._template = environment.from_string(text)
+            self.uses = jinja2.meta.find_undeclared_variables(environment.parse(text))
         except jinja2.TemplateSyntaxError as problem:
             raise ConfigurationError(
                 f"the template {path}, line {problem.lineno}: {problem.message}"
             ) from None
-        self._check(self._render("density-1-0000", "kvscale", 1, 0, "trial", "node", {}))
+        trial = Place("trial", "kvscale", "node", {"kubernetes.io/hostname": "node"})
+        self.sample = self._render(_TRIAL, 1, 0, trial)
+        """The object as it was tried out, for what can be told of it beforehand."""
+        self.kind = self._check(self.sample, trial)
 
-    def render(
-        self, name: str, namespace: str, level: int, index: int, run: str, node: str,
-        node_selector: Mapping[str, str],
-    ) -> dict[str, Any]:  # fmt: skip
-        """The object, with the run's label."""
-        obj = self._render(name, namespace, level, index, run, node, node_selector)
-        metadata = obj["metadata"]
-        metadata["labels"] = {**(metadata.get("labels") or {}), RUN_LABEL: run}
-        metadata["namespace"] = namespace
+    def render(self, name: str, level: int, index: int, place: Place) -> Object:
+        """The object, with the run's label on it and on what it makes."""
+        obj = self._render(name, level, index, place)
+        for metadata in self.kind.metadata(obj):
+            metadata["labels"] = {**(metadata.get("labels") or {}), RUN_LABEL: place.run}
+        obj["metadata"]["namespace"] = place.namespace
         return obj
 
-    def _render(
-        self, name: str, namespace: str, level: int, index: int, run: str, node: str,
-        node_selector: Mapping[str, str],
-    ) -> dict[str, Any]:  # fmt: skip
+    def vmis(self, level: int, index: int, place: Place) -> int:
+        """How many VMIs the object of this index makes."""
+        if not self.kind.is_owner:
+            return 1
+        obj = self._render(_TRIAL, level, index, place)
+        self._check(obj, place)
+        return self.kind.vmis(obj)
+
+    def _render(self, name: str, level: int, index: int, place: Place) -> Object:
         known = {
-            "name": name, "namespace": namespace, "level": level, "index": index, "run": run,
-            "node": node, "node_selector": dict(node_selector),
+            "name": name, "namespace": place.namespace, "level": level, "index": index,
+            "run": place.run, "node": place.node, "node_selector": dict(place.node_selector),
         }  # fmt: skip
-        path = self._path
+        path = self.path
         try:
             text = self._template.render({**self._variables, **known})
         except jinja2.UndefinedError as problem:
@@ -87,8 +108,8 @@ class Template:
             raise ConfigurationError(f"the template {path} must be one object: a mapping with kind")
         return obj
 
-    def _check(self, obj: dict[str, Any]) -> None:
-        path, kind, version = self._path, obj.get("kind"), obj.get("apiVersion")
+    def _check(self, obj: Object, place: Place) -> Kind:
+        path = self.path
         for key in ("apiVersion", "kind"):
             if not isinstance(obj.get(key), str):
                 raise ConfigurationError(f"the template {path} lacks {key}")
@@ -97,13 +118,68 @@ class Template:
             raise ConfigurationError(
                 f"the template {path} lacks metadata.name: write name: {{{{ name }}}}"
             )
-        if metadata["name"] != "density-1-0000":
+        if metadata["name"] != _TRIAL:
             raise ConfigurationError(
                 f"the template {path}: metadata.name must be {{{{ name }}}}, so that each object "
                 f"has its own (it renders to {metadata['name']!r})"
             )
-        if (version, kind) not in KINDS:
-            expected = " or ".join(f"{each} ({api})" for api, each in sorted(KINDS))
+        try:
+            kind = kind_of(obj)
+            kind.check(obj)
+        except ConfigurationError as problem:
+            raise ConfigurationError(f"the template {path} {problem}") from None
+        selector = kind.machine(obj).get("nodeSelector")
+        given = selector.items() if isinstance(selector, dict) else ()
+        if not set(place.node_selector.items()) <= set(given):
+            where = "spec.template.spec" if kind.is_owner else "spec"
             raise ConfigurationError(
-                f"the template {path} makes a {kind} ({version}): expected {expected}"
+                f"the template {path} does not keep to the node under test: write "
+                f"{where}.nodeSelector: {{{{ node_selector | tojson }}}}"
             )
+        return kind
+
+
+class Templates:
+    """All templates of a run; the objects of a level are made of each in turn."""
+
+    def __init__(self, paths: Sequence[Path], variables: Mapping[str, str]) -> None:
+        self.all = tuple(Template(path, variables) for path in paths or [DEFAULT])
+        used = frozenset[str]().union(*(each.uses for each in self.all))
+        for name in variables:
+            if name not in used:
+                raise ConfigurationError(
+                    f"the variable {name!r} (--kvscale-set) is used by no "
+                    f"template{nearest(name, sorted(used))}"
+                )
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of all templates, each once."""
+        return tuple(dict.fromkeys(each.kind for each in self.all))
+
+    @property
+    def sources(self) -> list[str]:
+        """The text of each."""
+        return [each.source for each in self.all]
+
+    def one_each(self, place: Place) -> Iterator[tuple[Template, int]]:
+        """One object of each template, and how many VMIs it makes."""
+        for index, template in enumerate(self.all):
+            yield template, template.vmis(1, index, place)
+
+    def share_out(self, level: int, place: Place) -> Iterator[tuple[Template, int]]:
+        """The template of each object of a level, and how many VMIs that object makes.
+
+        Raises `ConfigurationError` if the objects do not add up to the level.
+        """
+        made = index = 0
+        while made < level:
+            template = self.all[index % len(self.all)]
+            vmis = template.vmis(level, index, place)
+            made, index = made + vmis, index + 1
+            if made > level:
+                raise ConfigurationError(
+                    f"level {level} cannot be made of objects of {vmis} VMIs each "
+                    f"({template.path}): they add up to {made}"
+                )
+            yield template, vmis

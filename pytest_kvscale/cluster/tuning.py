@@ -14,7 +14,7 @@ from typing import Any
 from pytest_kvscale.cluster import kubevirt as kubevirts
 from pytest_kvscale.cluster.client import KUBEVIRTS, NODES, Client, Object
 from pytest_kvscale.cluster.nodes import DEVICE, amount
-from pytest_kvscale.cluster.settle import Mirror, until
+from pytest_kvscale.cluster.settle import Mirror, Watched, until
 from pytest_kvscale.documents import read_mapping
 from pytest_kvscale.errors import ConfigurationError, nearest
 
@@ -223,7 +223,7 @@ class Tuner:
             return amount(have) == int(wanted)
 
         # virt-handler is ready a little before the kubelet offers its devices.
-        fields = [(NODES, "", f"metadata.name={node}")]
+        fields = [Watched(NODES, fields=f"metadata.name={node}")]
         if await until(self._client, fields, reached, ROLLOUT_TIMEOUT):
             return ""
         return f"node {node} offers {have} of {wanted} {DEVICE}"

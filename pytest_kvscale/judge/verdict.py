@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pytest_kvscale.judge.classes import PENDING, STUCK_TERMINATING, Finding, classify, count
@@ -36,17 +36,20 @@ class DensityResult:
     """API requests by verb, CPU seconds and memory of the harness."""
     cooldown: Mapping[str, Any]
     """How long the cluster had to rest before the level, and did."""
+    left: Sequence[str] = ()
+    """What is still there, each with the command that looks into it."""
 
     @property
     def running(self) -> int:
         """VMIs that ran when the level ended."""
         return self.figures.running
 
-    def explanation(self) -> str:
+    def explanation(self, what: str = "") -> str:
         """Why the level is no pass, for an assertion: counts, examples, evidence, remedies."""
         figures = self.figures
         head = (
-            f"level {self.level}: {self.verdict}: {figures.running} of {figures.requested} running"
+            f"{what or f'level {self.level}'}: {self.verdict}: {figures.running} of "
+            f"{figures.requested} running"
         )
         return "\n".join(
             [f"{head} ({self.ended})", *(f"  {each}" for each in self.reasons), *self._failures()]
@@ -67,7 +70,9 @@ class DensityResult:
     def _examples(self, name: str) -> list[str]:
         if name == STUCK_TERMINATING:
             stuck = [each.name for each in self.figures.timelines if each.uid and each.gone is None]
-            return [f"{each}: still there" for each in stuck[:EXAMPLES]]
+            return list(self.left[:EXAMPLES]) or [
+                f"{each}: still there" for each in stuck[:EXAMPLES]
+            ]
         found = [(vmi, each) for vmi, each in self.findings.items() if each.name == name]
         lines = []
         for vmi, finding in found[:EXAMPLES]:
@@ -86,6 +91,7 @@ def judge(
     problem: str = "",
     harness: Mapping[str, Any] | None = None,
     cooldown: Mapping[str, Any] | None = None,
+    left: Sequence[str] = (),
 ) -> DensityResult:
     """Judge a level.
 
@@ -125,4 +131,5 @@ def judge(
         ended=ended,
         harness=harness or {},
         cooldown=cooldown or {},
+        left=tuple(left),
     )

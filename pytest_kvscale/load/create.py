@@ -1,4 +1,4 @@
-"""Creating VMIs: each at its time, however long the API takes for the ones before.
+"""Creating objects: each at its time, however long the API takes for the ones before.
 
 A create that the API sheds (429) or fails (5xx) is sent again until the deadline. One whose
 answer was lost is looked up before it is sent again: it may be there. Any other refusal is final.
@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from pytest_kvscale.cluster.client import (
-    VMIS,
     ApiError,
     Client,
     LostConnectionError,
     Object,
+    Resource,
     repeat_until,
 )
 from pytest_kvscale.cluster.clock import now
@@ -37,7 +37,7 @@ Answered = Callable[[Creation, float, int, str], None]
 
 
 class Creator:
-    """Creates the VMIs of one level."""
+    """Creates the objects of one level."""
 
     def __init__(self, client: Client, namespace: str, run: str, answered: Answered) -> None:
         self._client = client
@@ -46,20 +46,24 @@ class Creator:
         self._answered = answered
 
     async def create_all(
-        self, plan: Iterable[tuple[Creation, Callable[[], Object]]], deadline: float
+        self,
+        plan: Iterable[tuple[Creation, Resource, Callable[[], Object]]],
+        deadline: float,
     ) -> None:
         """Send each creation when it is due, and wait until all are answered.
 
         The plan is in the order of due times; objects are made right before they are due.
         """
         async with asyncio.TaskGroup() as group:
-            for creation, make in plan:
+            for creation, resource, make in plan:
                 obj = make()
                 await sleep_until(creation.due)
-                group.create_task(self._create(creation, obj, deadline))
+                group.create_task(self._create(creation, resource, obj, deadline))
 
-    async def _create(self, creation: Creation, obj: Object, deadline: float) -> None:
-        attempt = _Attempt(self._client, self._namespace, self._run, creation, obj)
+    async def _create(
+        self, creation: Creation, resource: Resource, obj: Object, deadline: float
+    ) -> None:
+        attempt = _Attempt(self._client, resource, self._namespace, self._run, creation, obj)
         code, message = 201, ""
         try:
             await repeat_until(deadline, attempt)
@@ -74,9 +78,16 @@ class _Attempt:
     """One create, as often as it is sent."""
 
     def __init__(
-        self, client: Client, namespace: str, run: str, creation: Creation, obj: Object
+        self,
+        client: Client,
+        resource: Resource,
+        namespace: str,
+        run: str,
+        creation: Creation,
+        obj: Object,
     ) -> None:
         self._client = client
+        self._resource = resource
         self._namespace = namespace
         self._run = run
         self._creation = creation
@@ -91,7 +102,7 @@ class _Attempt:
             if self._unsure and await self._is_there():
                 return
             try:
-                await self._client.create(VMIS, self._namespace, self._obj)
+                await self._client.create(self._resource, self._namespace, self._obj)
             except (LostConnectionError, TimeoutError):
                 self._unsure = True
                 raise
@@ -105,7 +116,7 @@ class _Attempt:
     async def _is_there(self) -> bool:
         """Whether an object of this name and of this run is there."""
         try:
-            found = await self._client.get(VMIS, self._namespace, self._creation.name)
+            found = await self._client.get(self._resource, self._namespace, self._creation.name)
         except ApiError as problem:
             if problem.code == 404:
                 return False

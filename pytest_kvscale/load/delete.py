@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Protocol
 
-from pytest_kvscale.cluster.client import (
-    NAMESPACES,
-    VMIS,
-    ApiError,
-    Client,
-    repeat_until,
-)
+from pytest_kvscale.cluster.client import ApiError, Client, Resource, repeat_until
 from pytest_kvscale.cluster.clock import now
-from pytest_kvscale.cluster.settle import until
+from pytest_kvscale.cluster.kinds import Kind
 from pytest_kvscale.cluster.templates import RUN_LABEL
 
 
@@ -28,15 +22,15 @@ class Inventory(Protocol):
 
     @property
     def present(self) -> int:
-        """How many VMIs and pods of ours are there."""
+        """How many objects of ours are there."""
         ...
 
     def undeleted(self) -> Sized:
         """The VMIs that are there and whose deletion has not been asked for."""
         ...
 
-    def uids(self) -> Mapping[str, str]:
-        """The uid of each VMI that is there, by name."""
+    def there(self, stream: str) -> Mapping[str, str]:
+        """What is there of ours in a stream (see `cluster.kinds`): name by uid."""
         ...
 
     def delete_asked(self, at: float) -> None:
@@ -45,24 +39,26 @@ class Inventory(Protocol):
 
 
 class Deleter:
-    """Deletes the VMIs of one level; its inventory tells when they are gone."""
+    """Deletes the objects of one level; its inventory tells when they are gone."""
 
     def __init__(
         self,
         client: Client,
+        kinds: Sequence[Kind],
         inventory: Inventory,
         namespace: str,
         run: str,
         asked: Callable[[float], None],
     ) -> None:
         self._client = client
+        self._kinds = kinds
         self._inventory = inventory
         self._namespace = namespace
         self._run = run
         self._asked = asked
 
     async def delete_all(self, deadline: float) -> bool:
-        """Delete all VMIs of ours and wait until they and their pods are gone.
+        """Delete all objects of ours and wait until they, their VMIs and pods are gone.
 
         False if something is still there at the deadline (loop time).
         """
@@ -86,36 +82,27 @@ class Deleter:
 
         One request for all, if all that carry our label are ours; else one for each of ours.
         """
-        client, namespace = self._client, self._namespace
         moment = now()
         self._inventory.delete_asked(moment)
         self._asked(moment)
+        for kind in self._kinds:
+            await self._delete_kind(kind, deadline)
+
+    async def _delete_kind(self, kind: Kind, deadline: float) -> None:
+        client, namespace, resource = self._client, self._namespace, kind.resource
         if not self._inventory.strangers:
             labels = f"{RUN_LABEL}={self._run}"
-            await repeat_until(deadline, lambda: client.delete_collection(VMIS, namespace, labels))
+            await repeat_until(
+                deadline, lambda: client.delete_collection(resource, namespace, labels)
+            )
             return
-        for name, uid in self._inventory.uids().items():
-            await self._delete(name, uid, deadline)
+        for uid, name in list(self._inventory.there(kind.stream).items()):
+            await self._delete(resource, name, uid, deadline)
 
-    async def _delete(self, name: str, uid: str, deadline: float) -> None:
+    async def _delete(self, resource: Resource, name: str, uid: str, deadline: float) -> None:
         client, namespace = self._client, self._namespace
         try:
-            await repeat_until(deadline, lambda: client.delete(VMIS, namespace, name, uid))
+            await repeat_until(deadline, lambda: client.delete(resource, namespace, name, uid))
         except ApiError as problem:
             if problem.code not in (404, 409):
                 raise
-
-
-async def delete_namespace(client: Client, name: str, uid: str, deadline: float) -> bool:
-    """Delete a namespace of ours and wait until it is gone; False if it is not at the deadline."""
-    loop = asyncio.get_running_loop()
-    try:
-        await repeat_until(deadline, lambda: client.delete(NAMESPACES, "", name, uid))
-    except ApiError as problem:
-        if problem.code == 404:
-            return True
-        if problem.code != 409:
-            raise
-    wanted = [(NAMESPACES, "", f"metadata.name={name}")]
-    left = max(0.0, deadline - loop.time())
-    return await until(client, wanted, lambda mirrors: not mirrors[0].objects, left)

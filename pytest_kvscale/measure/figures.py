@@ -57,6 +57,7 @@ class Figures:
     running: int
     deleted: int
     left_behind: int
+    """VMIs that are still there, or whose pods are, and objects that make VMIs."""
     phases: dict[str, Summary]
     deletion: Summary
     rates: Rates
@@ -88,7 +89,7 @@ def figures(observer: Observer, requested: int | None = None, qps: float | None 
         created=len(created),
         running=sum(each.running for each in timelines),
         deleted=len(gone),
-        left_behind=sum(each.gone is None for each in created),
+        left_behind=sum(_is_left(each) for each in created) + len(observer.there("vms")),
         phases={phase: summarize(_durations(timelines, phase), total) for phase in PHASES},
         deletion=summarize(
             (each.gone - each.delete_asked for each in gone if each.gone and each.delete_asked),
@@ -98,6 +99,12 @@ def figures(observer: Observer, requested: int | None = None, qps: float | None 
         pacing=_pacing(timelines, qps),
         timelines=tuple(timelines),
     )
+
+
+def _is_left(timeline: Timeline) -> bool:
+    """Whether a VMI or its pod is still there."""
+    pod = timeline.pod
+    return timeline.gone is None or bool(pod.uid and pod.gone is None)
 
 
 def _durations(timelines: Iterable[Timeline], phase: str) -> list[float]:

@@ -6,16 +6,16 @@ only what is needed. It knows no network and no clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from pytest_kvscale.measure import pods, signs
 from pytest_kvscale.measure.stamps import posix
 from pytest_kvscale.measure.timeline import FINAL, PHASES, Creation, PodFacts, Sign, Timeline
 
 Object = dict[str, Any]
 
 _CREATED_BY = "kubevirt.io/created-by"
-_IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
 class Observer:
@@ -23,7 +23,7 @@ class Observer:
 
     def __init__(self) -> None:
         self.timelines: dict[str, Timeline] = {}
-        """By name of the VMI."""
+        """By name of the VMI (or of the pod, where plain pods are created)."""
         self.level_end: float | None = None
         self.last_progress: float | None = None
         """When a VMI last reached a phase, or its pod or a container changed state."""
@@ -31,31 +31,45 @@ class Observer:
         """What the node controller said of nodes."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when a VMI may have settled, or an object is gone."""
+        self.strangers: dict[str, str] = {}
+        """Objects that carry our label and are not ours: name by uid."""
         self._creations: dict[str, Creation] = {}
+        self._made_by: dict[str, list[Timeline]] = {}
+        """The timelines of each creation, by its name."""
         self._by_uid: dict[str, Timeline] = {}
         self._by_pod: dict[str, Timeline] = {}
+        self._replaced: set[str] = set()
+        """uids of VMIs in whose place their owner has put another."""
         self._early: dict[str, list[Sign]] = {}
         """Events about objects (by uid) not seen yet."""
-        self._open: dict[str, None] = {}
-        """Names of VMIs that may still come to run."""
-        self._present: dict[str, None] = {}
-        """uids of VMIs and pods of ours that are there."""
-        self.strangers: dict[str, str] = {}
-        """VMIs that carry our label and are not ours: name by uid."""
+        self._open: dict[int, None] = {}
+        """Timelines (by id) of VMIs that may still come to run."""
+        self._present: dict[str, dict[str, str]] = {"vms": {}, "vmis": {}, "pods": {}}
+        """What is there of ours, by stream: name by uid."""
         self._offset: float | None = None
 
     # What was asked for ---------------------------------------------------------------------
 
     def expect(self, creation: Creation) -> None:
-        """A VMI (or an object that makes VMIs) is about to be created."""
+        """A VMI, a pod, or an object that makes VMIs is about to be created."""
         self._creations[creation.name] = creation
-        self.timelines[creation.name] = Timeline(creation.name, creation)
-        self._open[creation.name] = None
+        alone = creation.vmis == 1
+        for number in range(creation.vmis):
+            # Names of VMIs that a replica set makes are not known before.
+            name = creation.name if alone else f"{creation.name}[{number}]"
+            self._new(name, creation)
+
+    def _new(self, name: str, creation: Creation) -> Timeline:
+        timeline = self.timelines[name] = Timeline(name, creation)
+        self._made_by.setdefault(creation.name, []).append(timeline)
+        self._open[id(timeline)] = None
+        return timeline
 
     def refused(self, creation: Creation, refusal: Sign, code: int) -> None:
         """The API did not create it."""
         creation.refusal, creation.refusal_code = refusal, code
-        self._settle(self.timelines[creation.name])
+        for timeline in self._made_by[creation.name]:
+            self._settle(timeline)
 
     def delete_asked(self, at: float) -> None:
         """The deletion of all objects was asked for."""
@@ -67,8 +81,11 @@ class Observer:
         return [
             each
             for each in self.timelines.values()
-            if each.uid in self._present and each.delete_asked is None
+            if each.delete_asked is None and self._is_present(each)
         ]
+
+    def _is_present(self, timeline: Timeline) -> bool:
+        return timeline.uid in self._present["pods" if timeline.creation.is_pod else "vmis"]
 
     def end_level(self, at: float) -> None:
         """Close the level: what is seen from now on counts for the deletion only."""
@@ -81,22 +98,22 @@ class Observer:
 
     @property
     def present(self) -> int:
-        """How many VMIs and pods of ours are there."""
-        return len(self._present)
+        """How many objects of ours are there: VMIs, their pods and their owners."""
+        return sum(map(len, self._present.values()))
 
-    def uids(self) -> dict[str, str]:
-        """The uid of each VMI that is there, by name."""
-        return {
-            each.name: each.uid for each in self.timelines.values() if each.uid in self._present
-        }
+    def there(self, stream: str) -> Mapping[str, str]:
+        """What is there of ours in a stream (`vms`, `vmis`, `pods`): name by uid."""
+        return self._present[stream]
 
     # What watches tell ----------------------------------------------------------------------
 
     def take(self, stream: str, kind: str, obj: Object, at: float) -> None:
-        """One watch event of a stream (`vmis`, `pods` or `events`), at a time."""
+        """One watch event of a stream (`vmis`, `vms`, `pods` or `events`), at a time."""
         match stream:
             case "vmis":
                 self._take_vmi(kind, obj, at)
+            case "vms":
+                self._take_owner(kind, obj, at)
             case "pods":
                 self._take_pod(kind, obj, at)
             case "events" if kind != "DELETED":
@@ -107,38 +124,76 @@ class Observer:
         seen = set()
         for obj in objects:
             seen.add(obj["metadata"]["uid"])
-            if stream == "vmis":
-                self._take_vmi("MODIFIED", obj, at, since)
-            else:
-                self.take(stream, "MODIFIED", obj, at)
-        if stream == "vmis":
-            for timeline in list(self._by_uid.values()):
-                if timeline.uid not in seen and timeline.gone is None:
-                    self._vmi_gone(timeline, at)
-        elif stream == "pods":
-            for uid, timeline in list(self._by_pod.items()):
-                if uid not in seen and timeline.pod.gone is None:
-                    self._pod_gone(uid, timeline, at)
+            match stream:
+                case "vmis":
+                    self._take_vmi("MODIFIED", obj, at, since)
+                case "pods":
+                    self._take_pod("MODIFIED", obj, at, since)
+                case _:
+                    self.take(stream, "MODIFIED", obj, at)
+        for uid in [each for each in self._present.get(stream, ()) if each not in seen]:
+            self._gone(stream, uid, at)
+
+    def _gone(self, stream: str, uid: str, at: float) -> None:
+        """An object of ours is no longer there."""
+        if self._present[stream].pop(uid, None) is None:
+            return
+        timeline, pod_of = self._by_uid.get(uid), self._by_pod.get(uid)
+        during = self.level_end is None or at <= self.level_end
+        if pod_of is not None and pod_of.pod.uid == uid:
+            pod_of.pod.gone = at
+        if timeline is not None and timeline.uid == uid:
+            timeline.gone = at
+            if during:
+                timeline.lost = timeline.ran
+            if timeline.hopeless:
+                self._settle(timeline)
+        if during:
+            self.last_progress = at
+        self.on_change()
+
+    # Owners ---------------------------------------------------------------------------------
+
+    def _take_owner(self, kind: str, obj: Object, at: float) -> None:
+        uid, name = obj["metadata"]["uid"], obj["metadata"]["name"]
+        creation = self._creations.get(name)
+        if kind == "DELETED":
+            self.strangers.pop(uid, None)
+            self._gone("vms", uid, at)
+        elif creation is None:
+            self.strangers[uid] = name
+        else:
+            creation.is_owner = True
+            self._present["vms"][uid] = name
+            wrong = list(signs.of_owner(obj.get("status") or {}))
+            if self._is_over(at):
+                return
+            for timeline in self._made_by[name]:
+                if not timeline.uid or timeline.gone is not None:
+                    signs.keep_conditions(timeline, "owner", wrong, at)
+
+    def _is_over(self, at: float) -> bool:
+        return self.level_end is not None and at > self.level_end
 
     # VMIs -----------------------------------------------------------------------------------
 
     def _take_vmi(self, kind: str, vmi: Object, at: float, since: float | None = None) -> None:
-        timeline = self._timeline_of(vmi)
-        if timeline is None:
-            uid = vmi["metadata"]["uid"]
-            if kind == "DELETED":
-                self.strangers.pop(uid, None)
-            else:
-                self.strangers[uid] = vmi["metadata"]["name"]
-            return
+        uid, name = vmi["metadata"]["uid"], vmi["metadata"]["name"]
         if kind == "DELETED":
-            self._vmi_gone(timeline, at)
+            self.strangers.pop(uid, None)
+            self._gone("vmis", uid, at)
+            return
+        if uid in self._replaced:
+            return
+        timeline = self._by_uid.get(uid) or self._adopt(vmi["metadata"])
+        if timeline is None:
+            self.strangers[uid] = name
             return
         metadata, status = vmi["metadata"], vmi.get("status") or {}
         phase = status.get("phase") or ""
         if phase in FINAL and timeline.final_phase is None:
             timeline.final_phase = at
-        if self.level_end is not None and at > self.level_end:
+        if self._is_over(at):
             return
         timeline.created_stamp = posix(metadata.get("creationTimestamp"))
         for each in status.get("phaseTransitionTimestamps") or []:
@@ -147,15 +202,17 @@ class Observer:
                 timeline.stamps.setdefault(each["phase"], stamp)
         if phase and phase != timeline.phase:
             self._enter(timeline, phase, at, since)
-        self._take_vmi_conditions(timeline, status.get("conditions") or [], at)
+        signs.keep_conditions(timeline, "vmi", signs.of_vmi(status), at)
 
     def _enter(self, timeline: Timeline, phase: str, at: float, since: float | None) -> None:
         was, timeline.phase = timeline.phase, phase
-        self.last_progress = at
         reached = PHASES[: PHASES.index(phase) + 1] if phase in PHASES else (phase,)
-        for each in reached:
-            if each not in timeline.phases:
-                self._reach(timeline, each, at, since)
+        new = [each for each in reached if each not in timeline.phases]
+        if new or not timeline.restarts:
+            # One that its owner starts again and again gets nowhere.
+            self.last_progress = at
+        for each in new:
+            self._reach(timeline, each, at, since)
         if was == "Running":
             timeline.lost = True
         if timeline.running or timeline.hopeless:
@@ -179,92 +236,81 @@ class Observer:
         timeline.phases[phase] = guess
         timeline.bounds[phase] = (low, at)
 
-    def _take_vmi_conditions(self, timeline: Timeline, held: list[Object], at: float) -> None:
-        signs = {}
-        for each in held:
-            wrong = each.get("status") == "False" and each.get("type") in (
-                "Synchronized", "PodScheduled",
-            )  # fmt: skip
-            if wrong and each.get("reason"):
-                signs[each["type"]] = (each["reason"], each.get("message", ""), each)
-        self._keep_conditions(timeline, "vmi", signs, at)
-
-    def _keep_conditions(
-        self, timeline: Timeline, source: str, wrong: dict[str, tuple[str, str, Object]], at: float
-    ) -> None:
-        """Keep the conditions that are wrong as signs; those that were and are not, as past."""
-        now = {(reason, message) for reason, message, _ in wrong.values()}
-        for sign in timeline.signs:
-            if sign.source == source and sign.current and (sign.reason, sign.message) not in now:
-                sign.current = False
-        for reason, message, condition in wrong.values():
-            stamp = posix(condition.get("lastTransitionTime")) or 0.0
-            self._add(timeline, Sign(at, source, reason, message, stamp))
-
-    def _vmi_gone(self, timeline: Timeline, at: float) -> None:
-        timeline.gone = at
-        self._present.pop(timeline.uid, None)
-        if self.level_end is None or at <= self.level_end:
-            timeline.lost = timeline.ran
-            self.last_progress = at
-        self._settle(timeline)
-
-    def _timeline_of(self, vmi: Object) -> Timeline | None:
-        metadata = vmi["metadata"]
-        known = self._by_uid.get(metadata["uid"])
-        if known is not None:
-            return known
+    def _adopt(self, metadata: Object) -> Timeline | None:
+        """The timeline of a VMI seen for the first time; None if it is not ours."""
         name = metadata["name"]
-        timeline = self.timelines.get(name)
-        if timeline is None or timeline.uid:
-            timeline = self._made_by_an_owner(metadata) if timeline is None else None
-        if timeline is not None:
-            timeline.uid = metadata["uid"]
-            self._by_uid[timeline.uid] = timeline
-            self._present[timeline.uid] = None
-            self._take_early(timeline, timeline.uid)
+        creation = self._owner_of(metadata)
+        if creation is None:
+            timeline = self.timelines.get(name)
+            if timeline is None or timeline.uid or timeline.creation.is_pod:
+                return None
+        else:
+            creation.is_owner = True
+            timeline = self._place_for(creation, name)
+        self._claim(timeline, metadata["uid"], "vmis")
         return timeline
 
-    def _made_by_an_owner(self, metadata: Object) -> Timeline | None:
-        for owner in metadata.get("ownerReferences") or []:
-            creation = self._creations.get(owner["name"])
-            if creation is not None:
-                timeline = Timeline(metadata["name"], creation)
-                placeholder = self.timelines.get(creation.name)
-                if placeholder is not None and not placeholder.uid:
-                    del self.timelines[creation.name]
-                    self._open.pop(creation.name, None)
-                self.timelines[timeline.name] = timeline
-                self._open[timeline.name] = None
-                return timeline
-        return None
+    def _owner_of(self, metadata: Object) -> Creation | None:
+        owners = metadata.get("ownerReferences") or []
+        found = (self._creations.get(each["name"]) for each in owners)
+        return next((each for each in found if each is not None), None)
+
+    def _place_for(self, creation: Creation, name: str) -> Timeline:
+        """The timeline of a VMI an owner made: one still waiting, else one whose VMI ended."""
+        own = self._made_by[creation.name]
+        waiting = next((each for each in own if not each.uid), None)
+        ended = next((each for each in own if each.gone is not None or each.phase in FINAL), None)
+        timeline = waiting or ended
+        if timeline is None:
+            return self._new(name, creation)
+        del self.timelines[timeline.name]
+        if timeline.uid:
+            self._replaced.add(timeline.uid)
+            self._by_uid.pop(timeline.uid)
+            timeline.begin_again()
+        timeline.name = name
+        self.timelines[name] = timeline
+        return timeline
+
+    def _claim(self, timeline: Timeline, uid: str, stream: str) -> None:
+        timeline.uid = uid
+        self._by_uid[uid] = timeline
+        self._present[stream][uid] = timeline.name
+        self._take_early(timeline, uid)
 
     def _settle(self, timeline: Timeline) -> None:
-        self._open.pop(timeline.name, None)
+        self._open.pop(id(timeline), None)
         self.on_change()
 
     # Pods -----------------------------------------------------------------------------------
 
-    def _take_pod(self, kind: str, pod: Object, at: float) -> None:
-        uid = pod["metadata"]["uid"]
-        timeline = self._by_pod.get(uid) or self._owner_of(pod)
+    def _take_pod(self, kind: str, pod: Object, at: float, since: float | None = None) -> None:
+        uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
+        if kind == "DELETED":
+            self.strangers.pop(uid, None)
+            self._gone("pods", uid, at)
+            return
+        timeline = self._by_pod.get(uid) or self._vmi_of(pod) or self._plain(pod)
         if timeline is None:
             return
-        facts = timeline.pod
-        if facts.uid != uid:
-            if facts.uid and facts.gone is None and not facts.ended:
+        if timeline.pod.uid != uid:
+            held = timeline.pod
+            if held.uid and held.gone is None and not held.ended:
                 return
-            facts = timeline.pod = PodFacts(uid, pod["metadata"]["name"])
+            timeline.pod = PodFacts(uid, name)
             self._by_pod[uid] = timeline
-            self._present[uid] = None
+            self._present["pods"][uid] = name
             self._take_early(timeline, uid)
-        if kind == "DELETED":
-            self._pod_gone(uid, timeline, at)
+        if self._is_over(at):
             return
-        if self.level_end is None or at <= self.level_end:
-            self._take_pod_facts(timeline, facts, pod, at)
+        if pods.read(timeline, pod, at) and not timeline.restarts:
+            self.last_progress = at
+        if timeline.creation.is_pod:
+            phase = pods.phase_of(pod)
+            if phase != timeline.phase:
+                self._enter(timeline, phase, at, since)
 
-    def _owner_of(self, pod: Object) -> Timeline | None:
+    def _vmi_of(self, pod: Object) -> Timeline | None:
         metadata = pod["metadata"]
         owners = [each["uid"] for each in metadata.get("ownerReferences") or []]
         created_by = (metadata.get("labels") or {}).get(_CREATED_BY)
@@ -273,124 +319,42 @@ class Observer:
                 return self._by_uid[uid]
         return None
 
-    def _take_pod_facts(self, timeline: Timeline, facts: PodFacts, pod: Object, at: float) -> None:
-        status = pod.get("status") or {}
-        conditions = {each["type"]: each for each in status.get("conditions") or []}
-        facts.phase = status.get("phase", "")
-        if facts.scheduled is None and pod["spec"].get("nodeName"):
-            facts.scheduled = at
-        if facts.initialized is None and _is_true(conditions.get("Initialized")):
-            facts.initialized = at
-        states = {each["name"]: each.get("state") or {} for each in _container_statuses(status)}
-        compute = states.get("compute", {})
-        if facts.started is None and "running" in compute:
-            facts.started = at
-        facts.has_sandbox = facts.has_sandbox or bool(
-            status.get("podIP")
-            or _is_true(conditions.get("PodReadyToStartContainers"))
-            or any("running" in each or "terminated" in each for each in states.values())
-        )
-        facts.ended = facts.phase in FINAL or "terminated" in compute
-        self._take_pod_signs(timeline, status, conditions, states, at)
-        state = (
-            facts.phase,
-            facts.scheduled is not None,
-            *((name, *sorted(each)) for name, each in sorted(states.items())),
-        )
-        if state != facts.state:
-            facts.state = state
-            self.last_progress = at
-
-    def _take_pod_signs(
-        self, timeline: Timeline, status: Object, conditions: dict[str, Object],
-        states: dict[str, Object], at: float,
-    ) -> None:  # fmt: skip
-        scheduled = conditions.get("PodScheduled")
-        wrong: dict[str, tuple[str, str, Object]] = {}
-        if scheduled is not None and scheduled.get("status") == "False":
-            reason = scheduled.get("reason", "Unschedulable")
-            wrong["PodScheduled"] = (reason, scheduled.get("message", ""), scheduled)
-        if status.get("reason"):
-            wrong["reason"] = (status["reason"], status.get("message", ""), {})
-        self._keep_conditions(timeline, "pod", wrong, at)
-        timeline.pod.images_pending = False
-        for name, state in states.items():
-            waiting, over = state.get("waiting") or {}, state.get("terminated")
-            reason = waiting.get("reason", "")
-            if reason in _IMAGE_REASONS:
-                timeline.pod.images_pending = True
-            if reason and reason not in ("ContainerCreating", "PodInitializing"):
-                message = f"{name}: {waiting.get('message', '')}"
-                self._add(timeline, Sign(at, "container", reason, message))
-            if over is not None and (name == "compute" or over.get("exitCode")):
-                self._add(timeline, _end_of_container(name, over, at))
-
-    def _pod_gone(self, uid: str, timeline: Timeline, at: float) -> None:
-        timeline.pod.gone = at
-        self._present.pop(uid, None)
-        if self.level_end is None or at <= self.level_end:
-            self.last_progress = at
-        self.on_change()
+    def _plain(self, pod: Object) -> Timeline | None:
+        """The timeline of a plain pod of ours."""
+        metadata = pod["metadata"]
+        timeline = self.timelines.get(metadata["name"])
+        if timeline is None or not timeline.creation.is_pod or timeline.uid:
+            if not metadata.get("ownerReferences"):
+                self.strangers[metadata["uid"]] = metadata["name"]
+            return None
+        self._claim(timeline, metadata["uid"], "pods")
+        timeline.created_stamp = posix(metadata.get("creationTimestamp"))
+        return timeline
 
     # Events ---------------------------------------------------------------------------------
 
     def _take_event(self, event: Object, at: float) -> None:
-        if self.level_end is not None and at > self.level_end:
+        if self._is_over(at):
             return
         about = event.get("involvedObject") or event.get("regarding") or {}
         if event.get("type") != "Warning" and about.get("kind") != "Node":
             return
-        series = event.get("series") or {}
-        last = (
-            series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
-        )
-        sign = Sign(
-            at,
-            "event",
-            event.get("reason", ""),
-            event.get("message") or event.get("note") or "",
-            posix(last or event["metadata"].get("creationTimestamp")) or 0.0,
-            max(series.get("count") or 0, event.get("count") or 0, 1),
-        )
-        uid = about.get("uid", "")
+        sign, uid = signs.of_event(event, at), about.get("uid", "")
         timeline = self._by_uid.get(uid) or self._by_pod.get(uid)
         if about.get("kind") == "Node":
             self.node_signs.append(sign)
         elif timeline is not None:
-            self._add(timeline, sign)
+            signs.keep(timeline, sign)
         elif uid:
             self._early.setdefault(uid, []).append(sign)
 
     def _take_early(self, timeline: Timeline, uid: str) -> None:
         for sign in self._early.pop(uid, []):
-            self._add(timeline, sign)
-
-    @staticmethod
-    def _add(timeline: Timeline, sign: Sign) -> None:
-        """Keep a sign; one that says the same as another takes its place, and is counted."""
-        for index, held in enumerate(timeline.signs):
-            if (held.source, held.reason, held.message) == (sign.source, sign.reason, sign.message):
-                if held.source == "event":
-                    newer = sign.stamp > held.stamp and sign.count == 1
-                    sign.count = held.count + 1 if newer else max(held.count, sign.count)
-                    sign.stamp = max(held.stamp, sign.stamp)
-                else:
-                    sign.at = held.at if held.current else sign.at
-                timeline.signs[index] = sign
-                return
-        timeline.signs.append(sign)
+            signs.keep(timeline, sign)
 
 
-def _end_of_container(name: str, over: Object, at: float) -> Sign:
-    said = over.get("message") or over.get("reason") or ""
-    text = f"{name} ended with exit code {over.get('exitCode')}: {said}"
-    return Sign(at, "container", "Terminated", text, posix(over.get("finishedAt")) or 0.0)
-
-
-def _container_statuses(status: Object) -> Iterator[Object]:
-    yield from status.get("initContainerStatuses") or []
-    yield from status.get("containerStatuses") or []
-
-
-def _is_true(condition: Object | None) -> bool:
-    return condition is not None and condition.get("status") == "True"
+def left_behind(observer: Observer) -> Iterator[tuple[str, str]]:
+    """What is still there, as stream and name."""
+    for stream in ("vms", "vmis", "pods"):
+        for name in sorted(observer.there(stream).values()):
+            yield stream, name

@@ -3,7 +3,8 @@
 `t` is seconds since the recording began, by the client's clock; `stream` is one of
 
 * `create`: `name`, `sent`, `status` (HTTP status of the answer; 0 without one), and, where the
-  API refused, `message`; `due` if it was recorded;
+  API refused, `message`; `due` if it was recorded; `vmis`, if the object makes several; `pod`,
+  if it is a plain one;
 * `vmis`, `pods`, `events` (and `vms`, the objects that make VMIs): `event` as received, with
   `type` and `object`; or `list`, with `resourceVersion` and the number of `items`; a list that
   followed a lost watch has all its `objects`, and `since`, when the watch was last heard of;
@@ -24,7 +25,7 @@ from pytest_kvscale.measure.observe import Observer
 from pytest_kvscale.measure.timeline import Creation, Sign
 
 Line = dict[str, Any]
-_STREAMS = ("vmis", "pods", "events")
+_STREAMS = ("vmis", "vms", "pods", "events")
 
 
 class Recorder:
@@ -43,7 +44,11 @@ class Recorder:
 
     def create(self, creation: Creation, at: float, status: int, message: str = "") -> None:
         """Write down that a create was answered."""
-        more = {"message": message} if message else {}
+        more: Line = {"message": message} if message else {}
+        if creation.vmis != 1:
+            more["vmis"] = creation.vmis
+        if creation.is_pod:
+            more["pod"] = True
         sent = None if creation.sent is None else round(creation.sent - self._start, 6)
         due = round(creation.due - self._start, 6)
         self.write("create", at, name=creation.name, due=due, sent=sent, status=status, **more)
@@ -97,6 +102,8 @@ def replay(lines: Iterable[Line]) -> Observer:
             due = line.get("due", line.get("sent"))
             creation = Creation(line["name"], due if due is not None else line["t"])
             creation.sent = line.get("sent")
+            creation.vmis = int(line.get("vmis", 1))
+            creation.is_pod = bool(line.get("pod"))
             observer.expect(creation)
             if 200 <= line.get("status", 0) < 300:
                 creation.acked = line["t"]

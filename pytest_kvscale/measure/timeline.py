@@ -50,6 +50,12 @@ class Creation:
     """Why it was not created, if it was not."""
     refusal_code: int = 0
     """HTTP status of the refusal; 0 without an answer."""
+    vmis: int = 1
+    """How many VMIs the object makes."""
+    is_pod: bool = False
+    """Whether it is a plain pod, which is measured itself."""
+    is_owner: bool = False
+    """Whether it makes VMIs, and makes new ones in the place of those that failed."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -64,7 +70,6 @@ class PodFacts:
     started: float | None = None
     """When the compute container ran."""
     has_sandbox: bool = False
-    images_pending: bool = False
     ended: bool = False
     gone: float | None = None
     state: tuple[object, ...] = ()
@@ -91,6 +96,8 @@ class Timeline:
     signs: list[Sign] = dataclasses.field(default_factory=list)
     lost: bool = False
     """It ran, and then no longer did, before the level ended."""
+    restarts: int = 0
+    """How often its owner put a new VMI in its place."""
     delete_asked: float | None = None
     final_phase: float | None = None
     gone: float | None = None
@@ -112,13 +119,21 @@ class Timeline:
 
     @property
     def hopeless(self) -> bool:
-        """Whether it can no longer come to run."""
-        return (
-            self.phase in FINAL
-            or self.lost
-            or self.creation.refusal is not None
-            or (self.gone is not None and not self.ran)
-        )
+        """Whether it can no longer come to run, or has been lost."""
+        if self.lost or self.creation.refusal is not None:
+            return True
+        if self.creation.is_owner:
+            return False  # The owner will try again.
+        return self.phase in FINAL or (self.gone is not None and not self.ran)
+
+    def begin_again(self) -> None:
+        """Its owner has put a new VMI in its place; what it reached before stays known."""
+        self.restarts += 1
+        self.uid = self.phase = ""
+        self.created_stamp = self.final_phase = self.gone = None
+        self.stamps, self.pod = {}, PodFacts()
+        for sign in self.signs:
+            sign.current = False
 
     def since_sent(self, moment: float | None) -> float | None:
         """Seconds from the first send to a moment, in microseconds' resolution."""

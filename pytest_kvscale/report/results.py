@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from pytest_kvscale.measure.figures import row
 
 SCHEMA = "kvscale/v1"
 LATEST = "latest"
+UNDER_WAY = ".under-way.json"
+REPORTS = ".levels"
 Json = dict[str, Any]
 
 
@@ -90,6 +93,36 @@ class ResultsFolder:
                 f"results cannot be written to {self.path}: {problem.strerror or problem}"
             ) from None
         return self.path
+
+    def note_under_way(self, what: Json | None) -> None:
+        """Note what is being created from now on; None: it is gone again."""
+        if what is None:
+            (self.path / UNDER_WAY).unlink(missing_ok=True)
+        else:
+            self._write(UNDER_WAY, json.dumps(what))
+
+    def under_way(self) -> Json | None:
+        """What a process of this run had under way when it ended, if it did not finish."""
+        try:
+            noted: Json = json.loads((self.path / UNDER_WAY).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return noted
+
+    def write_report(self, number: int, report: Json) -> None:
+        """Write the report of the run's n-th level (from 1), for another process to read."""
+        folder = self.make() / REPORTS
+        folder.mkdir(exist_ok=True)
+        (folder / f"{number:03d}.json").write_text(json.dumps(report), encoding="utf-8")
+
+    def read_reports(self) -> list[Json]:
+        """The reports of all levels, in order."""
+        paths = sorted((self.path / REPORTS).glob("*.json"))
+        return [json.loads(each.read_text(encoding="utf-8")) for each in paths]
+
+    def forget_reports(self) -> None:
+        """Remove what `write_report` wrote; it is in the reports now."""
+        shutil.rmtree(self.path / REPORTS, ignore_errors=True)
 
     def write_level(self, result: DensityResult) -> None:
         """Write a level's `<level>-vmis.jsonl`."""

@@ -7,6 +7,7 @@ extend another one and name only what differs. Times are seconds, sizes Kubernet
 from __future__ import annotations
 
 import datetime
+import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -150,6 +151,8 @@ class KubeVirt(Document):
 class Faults(Document):
     """Shares of the VMIs that something befalls, drawn by seed and name."""
 
+    names: str = "*"
+    """Only VMIs whose name matches this pattern; `density-*` spares a run's canary."""
     create_rejected: Share = 0
     """virt-api's webhook refuses the VMI."""
     kill_pod_sandbox: Share = 0
@@ -164,6 +167,10 @@ class Faults(Document):
     """The kubelet never gets to the launcher pod, and says nothing."""
     stuck_terminating: Share = 0
     """The launcher never ends."""
+
+    def share(self, fault: str, name: str) -> float:
+        """The share of VMIs of this name that something befalls: 0 or what is set."""
+        return float(getattr(self, fault)) if fnmatch.fnmatchcase(name, self.names) else 0.0
 
 
 class Scheduler(Document):

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from pytest_kvscale.cluster.client import PODS, ApiError, Object
 from pytest_kvscale.cluster.clock import VirtualClock
-from pytest_kvscale.cluster.settle import until
+from pytest_kvscale.cluster.settle import Watched, until
 from pytest_kvscale.cluster.watch import BOOKMARK_PATIENCE, PATIENCE, Follower
 from tests.cluster.scripted import answering, cut, line, status
 
@@ -207,7 +207,7 @@ def test_waiting_for_a_state_ends_when_it_is_reached(clock: VirtualClock) -> Non
     async def work() -> list[Any]:
         async with answering(server) as (client, _):
             loop = asyncio.get_running_loop()
-            wanted = [(PODS, "n", "")]
+            wanted = [Watched(PODS, "n")]
             found = [await until(client, wanted, lambda mirrors: bool(mirrors[0].objects), 100)]
             return [*found, round(loop.time(), 3)]
 
@@ -217,7 +217,7 @@ def test_waiting_for_a_state_ends_when_it_is_reached(clock: VirtualClock) -> Non
 def test_waiting_for_a_state_ends_when_the_time_is_up(clock: VirtualClock) -> None:
     async def work() -> list[Any]:
         async with answering(Server(sending(end="hang"))) as (client, _):
-            found = await until(client, [(PODS, "n", "")], lambda _: False, 50)
+            found = await until(client, [Watched(PODS, "n")], lambda _: False, 50)
             return [found, asyncio.get_running_loop().time()]
 
     assert clock.run(work()) == [False, 50]
@@ -227,7 +227,7 @@ def test_waiting_for_a_state_raises_what_keeps_it_from_looking(clock: VirtualClo
     async def work() -> int:
         async with answering(Server(refusing(403))) as (client, _):
             with pytest.raises(ApiError) as caught:
-                await until(client, [(PODS, "n", "")], lambda _: False, 50)
+                await until(client, [Watched(PODS, "n")], lambda _: False, 50)
             return caught.value.code
 
     assert clock.run(work()) == 403

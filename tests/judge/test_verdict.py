@@ -34,6 +34,7 @@ def level(running: int, refused: int = 0, left: int = 0, lag: float = 0.0) -> Fi
     for index in range(left, running + refused):
         gone = {"metadata": {"name": f"vmi-{index}", "uid": f"u{index}"}}
         observer.take("vmis", "DELETED", gone, 30.0)
+        observer.take("pods", "DELETED", {"metadata": {"name": "p", "uid": f"p{index}"}}, 30.0)
     return figures(observer)
 
 

@@ -12,12 +12,16 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_kvscale.cluster.client import VMIS
 from pytest_kvscale.cluster.clock import VirtualClock
+from pytest_kvscale.cluster.kinds import KINDS
 from pytest_kvscale.load.create import Creator
 from pytest_kvscale.load.delete import Deleter
 from pytest_kvscale.load.pacing import offsets
 from pytest_kvscale.measure.timeline import Creation
 from tests.cluster.scripted import answering, cut, status
+
+KIND = KINDS["kubevirt.io/v1", "VirtualMachineInstance"]
 
 Json = dict[str, Any]
 Answers = list[tuple[str, float, int, str]]
@@ -84,7 +88,7 @@ def create(
             creator = Creator(
                 client, "ns", "r1", lambda *told: answers.append((told[0].name, *told[1:]))
             )
-            await creator.create_all([(each, make(each)) for each in creations], deadline)
+            await creator.create_all([(each, VMIS, make(each)) for each in creations], deadline)
             return script.asked
 
     return answers, creations, clock.run(work())
@@ -144,27 +148,27 @@ class Inventory:
     """What is there, as the deleter sees it."""
 
     def __init__(self, **uids: str) -> None:
-        self.there = dict(uids)
+        self.names = dict(uids)
         self.asked_for: dict[str, str] = {}
         self.strangers: dict[str, str] = {}
         self.on_change: Callable[[], None] = lambda: None
 
     @property
     def present(self) -> int:
-        return len(self.there)
+        return len(self.names)
 
     def undeleted(self) -> list[str]:
-        return [name for name in self.there if name not in self.asked_for]
+        return [name for name in self.names if name not in self.asked_for]
 
-    def uids(self) -> dict[str, str]:
-        return dict(self.there)
+    def there(self, stream: str) -> dict[str, str]:
+        return {uid: name for name, uid in self.names.items()} if stream == "vmis" else {}
 
     def delete_asked(self, at: float) -> None:
-        self.asked_for.update(self.there)
+        self.asked_for.update(self.names)
 
     def gone(self, *names: str) -> None:
         for name in names:
-            self.there.pop(name, None)
+            self.names.pop(name, None)
         self.on_change()
 
 
@@ -177,7 +181,7 @@ def delete(
     async def work() -> tuple[bool, list[tuple[str, str]]]:
         async with answering(accept) as (client, script):
             plan()
-            deleter = Deleter(client, inventory, "ns", "r1", lambda _: None)
+            deleter = Deleter(client, [KIND], inventory, "ns", "r1", lambda _: None)
             gone = await deleter.delete_all(deadline)
             return gone, [
                 (method, path.partition("virtualmachineinstances")[2])
@@ -216,7 +220,7 @@ def test_what_appears_late_is_deleted_too(clock: VirtualClock) -> None:
     inventory = Inventory(a="1")
 
     def appear() -> None:
-        inventory.there["late"] = "2"
+        inventory.names["late"] = "2"
         inventory.gone("a")
 
     def plan() -> None:

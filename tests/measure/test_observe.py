@@ -168,7 +168,9 @@ def test_repeated_events_are_counted_once(observer: Observer) -> None:
 
 def test_what_is_not_ours_is_left_alone(observer: Observer) -> None:
     observer.take("vmis", "ADDED", vmi("Running", "u9", "another"), 1.0)
-    observer.take("pods", "ADDED", pod("u9", "p9"), 1.0)
+    launcher = pod("u9", "p9")
+    launcher["metadata"]["ownerReferences"] = [{"name": "another", "uid": "u9"}]
+    observer.take("pods", "ADDED", launcher, 1.0)
     assert observer.strangers == {"u9": "another"}
     assert observer.present == 0
     assert list(observer.timelines) == ["one"]

@@ -33,7 +33,7 @@ def test_results_have_the_designs_form(suite: Suite) -> None:
     results = suite.results
     assert results["schema"] == "kvscale/v1"
     assert set(results["run"]) == {
-        "id", "started", "finished", "simulated", "profile", "seed", "version",
+        "id", "started", "finished", "canary", "simulated", "profile", "seed", "version",
     }  # fmt: skip
     assert results["run"]["id"] == suite.latest.name
     cluster = results["cluster"]
@@ -195,7 +195,7 @@ def test_text_from_the_cluster_is_escaped(suite: Suite) -> None:
         slo.check(density_run(3))
     """
     suite.pytester.makepyfile(test_density=text)
-    suite.profile("faults: {create_rejected: 1}")
+    suite.profile("faults: {names: density-*, create_rejected: 1}")
     suite.run("--kvscale-sim-profile=quick.yaml").assert_outcomes(failed=1)
     source = (suite.latest / "report.html").read_text(encoding="utf-8")
     assert "<script>alert(1)" not in source
@@ -204,7 +204,7 @@ def test_text_from_the_cluster_is_escaped(suite: Suite) -> None:
 
 
 def test_files_are_written_when_a_level_fails(suite: Suite) -> None:
-    suite.profile("faults: {launcher_crash: 1}")
+    suite.profile("faults: {names: density-*, launcher_crash: 1}")
     suite.run("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=3").assert_outcomes(failed=1)
     names = {path.name for path in suite.latest.iterdir()}
     assert names == {"results.json", "report.html", "junit.xml", "3-vmis.jsonl"}
@@ -257,16 +257,17 @@ def test_an_interrupt_deletes_writes_and_names_the_level(suite: Suite) -> None:
         import os, signal
 
         def test_stopped(kv_cluster, density_run):
+            density_run(2)
             kv_cluster.clock.loop.call_later(7, os.kill, os.getpid(), signal.SIGINT)
             density_run(3)
         """
     )
     suite.profile()
     result = suite.pytester.runpytest_subprocess(
-        "-p", "no:hypothesispytest", "--kvscale-sim-profile=quick.yaml"
+        "-p", "no:hypothesispytest", "--kvscale-sim-profile=quick.yaml", "--kvscale-cooldown=0"
     )
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    (level,) = suite.results["levels"]
+    _, level = suite.results["levels"]
     assert level["verdict"] == "fail"
     assert level["reasons"][0] == "the level was interrupted"
     assert (level["created"], level["deleted"], level["left_behind"]) == (3, 3, 0)

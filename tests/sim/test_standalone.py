@@ -134,7 +134,8 @@ def test_the_same_suite_runs_on_it_as_on_a_real_cluster(
     assert results["run"]["simulated"] == "sim"
     assert results["cluster"]["tuning"] == {"applied": "none", "changes": []}
     left = json.loads(standalone.kubectl("get", "ns", "-o", "json"))["items"]
-    assert not any(each["metadata"]["name"].startswith("kvscale-") for each in left)
+    ours = [each["metadata"]["name"] for each in left if "kvscale" in each["metadata"]["name"]]
+    assert ours == ["kvscale-system"]
 
 
 def test_an_interrupt_deletes_on_a_cluster_in_real_time(
@@ -146,15 +147,18 @@ def test_an_interrupt_deletes_on_a_cluster_in_real_time(
         import os, signal
 
         def test_stopped(kv_cluster, density_run):
+            density_run(1)
             kv_cluster.clock.loop.call_soon_threadsafe(
                 kv_cluster.clock.loop.call_later, 0.5, os.kill, os.getpid(), signal.SIGINT)
             density_run(30)
         """
     )
-    result = pytester.runpytest_subprocess("--kvscale-allow-simulated", "--kvscale-qps=5")
+    result = pytester.runpytest_subprocess(
+        "--kvscale-allow-simulated", "--kvscale-qps=5", "--kvscale-cooldown=0"
+    )
     assert result.ret == pytest.ExitCode.INTERRUPTED
     path = pytester.path / "reports" / "latest" / "results.json"
-    (level,) = json.loads(path.read_text(encoding="utf-8"))["levels"]
+    _, level = json.loads(path.read_text(encoding="utf-8"))["levels"]
     assert level["reasons"][0] == "the level was interrupted"
     assert 0 < level["created"] < 30
     assert (level["deleted"], level["left_behind"]) == (level["created"], 0)

@@ -311,8 +311,8 @@ class Kubelet:
         """Whether a fault of the profile befalls a pod: faults are shares of the VMIs."""
         if uid not in self._pods or not self._is_launcher(uid):
             return False
-        share: float = getattr(self._profile.faults, fault)
-        return self._draws.chance(share, fault, self._name(uid))
+        name = self._name(uid)
+        return self._draws.chance(self._profile.faults.share(fault, name), fault, name)
 
     def _name(self, uid: str) -> str:
         """What draws for a pod are keyed by: its VMI's name, or its own."""

@@ -29,7 +29,7 @@ def vmi_admission(profile: Profile, calendar: Calendar, draws: Draws) -> Admissi
                 quantity.parse(value)
             except ValueError as problem:
                 raise _denied(f"spec.domain.resources.requests.{key}: {problem}") from None
-        if draws.chance(profile.faults.create_rejected, "create_rejected", name):
+        if draws.chance(profile.faults.share("create_rejected", name), "create_rejected", name):
             raise _denied("rejected on request (profile: faults.create_rejected)")
         stamp = calendar.stamp()
         finalizers = [*(metadata.get("finalizers") or []), FINALIZER]

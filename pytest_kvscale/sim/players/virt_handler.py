@@ -67,7 +67,7 @@ class VirtHandler:
     async def _start(self, uid: str) -> None:
         vmi = self._vmis[uid]
         name, faults = vmi["metadata"]["name"], self._profile.faults
-        if self._draws.chance(faults.qemu_timeout, "qemu_timeout", name):
+        if self._draws.chance(faults.share("qemu_timeout", name), "qemu_timeout", name):
             return
         await asyncio.sleep(self._profile.times.sync)
         pod_uid = next(iter(vmi["status"]["activePods"]))
@@ -97,7 +97,9 @@ class VirtHandler:
     async def _end(self, uid: str) -> None:
         vmi = self._vmis[uid]
         name = vmi["metadata"]["name"]
-        if self._draws.chance(self._profile.faults.stuck_terminating, "stuck_terminating", name):
+        if self._draws.chance(
+            self._profile.faults.share("stuck_terminating", name), "stuck_terminating", name
+        ):
             return
         pod_uid = next(iter(vmi["status"].get("activePods") or {}), "")
         launcher = self._machine.launcher(pod_uid)
