@@ -13,16 +13,18 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from pytest_kvscale.sim import errors, patch, selectors
+from pytest_kvscale.sim import deletion, errors, patch, selectors
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.resources import NAMESPACES, PODS, Resource
 from pytest_kvscale.sim.store import Store, Stored, Watch
-from pytest_kvscale.sim.validation import check_name, check_schema, check_type
+from pytest_kvscale.sim.validation import check_name, check_type
 
 Admission = Callable[[Object], Object]
 """Takes an object that is to be created, returns it as it shall be, or raises `StatusError`."""
+Rule = Callable[[Object], None]
+"""Raises `StatusError` for an object that may not be stored like this, new or changed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Api:
         self.calendar = calendar
         self._draws = draws
         self.admission: dict[Resource, Admission] = {}
+        self.rules: dict[Resource, Rule] = {}
 
     # Reading --------------------------------------------------------------------------------
 
@@ -138,7 +141,8 @@ class Api:
         admit = self.admission.get(resource)
         if admit is not None:
             obj = admit(obj)
-        check_schema(resource, obj)
+        if resource in self.rules:
+            self.rules[resource](obj)
         return obj if dry_run else self.store.put(resource, obj)
 
     def replace(
@@ -201,10 +205,11 @@ class Api:
                     f"Precondition failed: {word} in precondition: {expected[key]}, "
                     f"{word} in object meta: {held[key]}",
                 )
+        obj = deletion.hold(stored.obj, options)
         if dry_run:
             return stored.obj, False
-        grace = self._grace(resource, stored.obj, options)
-        obj = stored.obj
+        held = obj["metadata"]
+        grace = self._grace(resource, obj, options)
         if grace or held.get("finalizers") or resource in (NAMESPACES, PODS):
             obj = self._mark(resource, obj, grace)
             if grace or held.get("finalizers") or resource is NAMESPACES:
@@ -248,7 +253,8 @@ class Api:
             new["metadata"] = {**new["metadata"], "generation": held.get("generation", 1) + 1}
         if old == new:
             return old
-        check_schema(resource, new)
+        if resource in self.rules and not subresource and "deletionTimestamp" not in held:
+            self.rules[resource](new)
         if dry_run:
             return new
         metadata = new["metadata"]
@@ -284,7 +290,8 @@ class Api:
         metadata = dict(obj["metadata"])
         shorter = grace < metadata.get("deletionGracePeriodSeconds", 0)
         if "deletionTimestamp" in metadata and not shorter:
-            return obj
+            kept = self.get(resource, metadata.get("namespace", ""), metadata["name"]).obj
+            return obj if obj == kept else self.store.put(resource, obj)
         metadata["deletionTimestamp"] = self.calendar.stamp(grace)
         if resource is not NAMESPACES:
             metadata["deletionGracePeriodSeconds"] = grace

@@ -74,6 +74,11 @@ class Client:
         """Call the listener with every change of a kind (at first: all that is there)."""
         self.api.store.listen(resource, listener)
 
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        """Ask the API for an object as it is now; 404 if there is none."""
+        await self._request("get", resource, name)
+        return self.api.get(resource, namespace, name).obj
+
     async def create(self, resource: Resource, namespace: str, obj: Object) -> Object:
         """Make an object."""
         name = obj["metadata"].get("name") or obj["metadata"].get("generateName", "")
@@ -101,13 +106,17 @@ class Client:
         namespace, sub = metadata.get("namespace", ""), "status" if status else ""
         return self.api.patch(resource, namespace, metadata["name"], change, media_type, sub)
 
-    async def delete(self, resource: Resource, obj: Object, grace: int | None = None) -> None:
+    async def delete(
+        self, resource: Resource, obj: Object, grace: int | None = None, propagation: str = ""
+    ) -> None:
         """Delete exactly this object (its uid is a precondition)."""
         metadata = obj["metadata"]
         await self._request("delete", resource, metadata["name"])
         options: Object = {"preconditions": {"uid": metadata["uid"]}}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
+        if propagation:
+            options["propagationPolicy"] = propagation
         self.api.delete(resource, metadata.get("namespace", ""), metadata["name"], options)
 
     async def bind(self, pod: Object, node: str, condition: Object) -> Object:
@@ -127,10 +136,23 @@ class Client:
         }
         return self.api.store.put(PODS, bound)
 
-    async def event(self, about: Object, reason: str, message: str, warning: bool = False) -> None:
-        """Tell of something that happened to an object (`kubectl get events`)."""
+    async def event(
+        self,
+        about: Object,
+        reason: str,
+        message: str,
+        warning: bool = False,
+        source: str = "",
+        reporting: bool = True,
+    ) -> Object:
+        """Tell of something that happened to an object (`kubectl get events`).
+
+        `source` is who tells, where that is a part of the component; `reporting` says whether it
+        is named as the reporting component as well.
+        """
         metadata = about["metadata"]
-        key = (self.component, metadata["name"], reason)
+        source = source or self.component
+        key = (source, metadata["name"], reason)
         suffix = self._draws.suffix("event", *key, self._draws.nth("event", *key))
         now = self.stamp()
         event: Object = {
@@ -145,16 +167,16 @@ class Client:
             },
             "reason": reason,
             "message": message,
-            "source": {"component": self.component},
+            "source": {"component": source},
             "firstTimestamp": now,
             "lastTimestamp": now,
             "count": 1,
             "type": "Warning" if warning else "Normal",
             "eventTime": None,
-            "reportingComponent": self.component,
+            "reportingComponent": source if reporting else "",
             "reportingInstance": "",
         }
-        await self.create(EVENTS, metadata.get("namespace") or "default", event)
+        return await self.create(EVENTS, metadata.get("namespace") or "default", event)
 
     async def _request(self, verb: str, resource: Resource, name: str) -> None:
         self.requests[self.component, verb, resource.plural, 0] += 1
@@ -166,6 +188,24 @@ def condition_of(obj: Object, kind: str) -> Object | None:
     """The object's condition of that type, if it has one."""
     held: list[Any] = (obj.get("status") or {}).get("conditions") or []
     return next((each for each in held if each["type"] == kind), None)
+
+
+def controller_of(obj: Object) -> Object | None:
+    """The owner reference of the controller that manages the object, if one does."""
+    owners: list[Any] = obj["metadata"].get("ownerReferences") or []
+    return next((each for each in owners if each.get("controller")), None)
+
+
+def owned_by(owner: Object) -> Object:
+    """The owner reference of an object that this one makes and manages."""
+    return {
+        "apiVersion": owner["apiVersion"],
+        "blockOwnerDeletion": True,
+        "controller": True,
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+    }
 
 
 def with_condition(obj: Object, condition: Object) -> list[Object]:

@@ -36,6 +36,11 @@ class Calendar:
             self._last_second, self._last_text = second, moment.strftime("%Y-%m-%dT%H:%M:%SZ")
         return self._last_text
 
+    def until(self, stamp: str) -> float:
+        """Seconds until the date of a stamp; negative once it is past."""
+        moment = datetime.datetime.fromisoformat(stamp)
+        return (moment - self._epoch).total_seconds() - self.elapsed()
+
     def micro_stamp(self) -> str:
         """The date as metav1.MicroTime has it."""
         return self.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from pytest_kvscale.sim import discovery
+from pytest_kvscale.sim import discovery, pods
 from pytest_kvscale.sim.api import Api
 from pytest_kvscale.sim.client import Client
 from pytest_kvscale.sim.clock import Calendar
@@ -15,17 +15,21 @@ from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.latency import Latency
 from pytest_kvscale.sim.machine import Machine
+from pytest_kvscale.sim.players import garbage_collector, virt_api_kinds
+from pytest_kvscale.sim.players.garbage_collector import GarbageCollector
 from pytest_kvscale.sim.players.kubelet import LEASE_NAMESPACE, Kubelet
 from pytest_kvscale.sim.players.namespaces import NamespaceController
+from pytest_kvscale.sim.players.replica_sets import ReplicaSetController
 from pytest_kvscale.sim.players.scheduler import Scheduler
 from pytest_kvscale.sim.players.settings import Effective, effective
 from pytest_kvscale.sim.players.team import Team
-from pytest_kvscale.sim.players.virt_api import vmi_admission
+from pytest_kvscale.sim.players.virt_api import check_kubevirt, vmi_admission
 from pytest_kvscale.sim.players.virt_controller import VirtController
 from pytest_kvscale.sim.players.virt_handler import VirtHandler
 from pytest_kvscale.sim.players.virt_operator import VirtOperator
+from pytest_kvscale.sim.players.vm_controller import VmController
 from pytest_kvscale.sim.profile import Profile, RateLimit
-from pytest_kvscale.sim.resources import NAMESPACES, VMIS
+from pytest_kvscale.sim.resources import KUBEVIRTS, NAMESPACES, PODS, VMIRS, VMIS, VMS
 from pytest_kvscale.sim.server import Server
 from pytest_kvscale.sim.store import Store
 
@@ -70,6 +74,10 @@ class EmbeddedCluster:
         for name in (*NAMESPACES_AT_START, profile.kubevirt.namespace):
             self.api.create(NAMESPACES, "", {"metadata": {"name": name}})
         self.api.admission[VMIS] = vmi_admission(profile, self.api.calendar, self._draws)
+        self.api.admission[PODS] = pods.admit
+        self.api.rules[KUBEVIRTS] = check_kubevirt
+        self.api.rules[VMS] = virt_api_kinds.check_vm
+        self.api.rules[VMIRS] = virt_api_kinds.check_replica_set
         settings = effective(profile, {"configuration": profile.kubevirt.configuration})
         NamespaceController(team, self._client("namespace-controller", _UNLIMITED))
         self._handlers: list[VirtHandler] = []
@@ -84,6 +92,9 @@ class EmbeddedCluster:
         Scheduler(team, self._client("default-scheduler", limits.scheduler), profile)
         controller = self._client("virt-controller", settings.rate_limits["controller"])
         self._controller = VirtController(team, controller, profile, self._draws, settings)
+        VmController(team, controller, profile, self._draws)
+        ReplicaSetController(team, controller, profile)
+        GarbageCollector(team, self._client("generic-garbage-collector", garbage_collector.LIMIT))
         operator = self._client("virt-operator", _UNLIMITED)
         VirtOperator(team, operator, profile, self._limits_changed, self._restarted)
 

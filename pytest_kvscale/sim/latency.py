@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.profile import ApiTimes
+from pytest_kvscale.sim.resources import VMIRS, VMIS, VMS
+
+_BEHIND_WEBHOOKS = tuple(each.plural for each in (VMS, VMIRS, VMIS))
 
 
 class Latency:
@@ -21,7 +24,7 @@ class Latency:
         """Seconds this request takes."""
         times = self._times
         base = times.read if verb in ("get", "list", "watch") else times.write
-        if verb == "create" and plural == "virtualmachineinstances":
+        if verb == "create" and plural in _BEHIND_WEBHOOKS:
             base += times.webhooks
         # A run's namespace has another name every time, and must take the same time.
         key = (caller, verb, plural, "" if plural == "namespaces" else name)

@@ -18,7 +18,6 @@ _MERGE_KEYS = {
     "conditions": "type",
     "containers": "name",
     "initContainers": "name",
-    "containerStatuses": "name",
     "ephemeralContainers": "name",
     "env": "name",
     "volumes": "name",

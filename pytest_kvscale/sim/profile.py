@@ -45,7 +45,7 @@ class ApiTimes(Document):
     read: Seconds
     write: Seconds
     webhooks: Seconds
-    """On top, for the creation of a VMI: virt-api's mutating and validating webhooks."""
+    """On top, for the creation of a VM, a replica set or a VMI: virt-api's webhooks."""
     spread: Share
 
 

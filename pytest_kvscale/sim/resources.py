@@ -77,6 +77,15 @@ DEPLOYMENTS = Resource(
 DAEMON_SETS = Resource(
     "apps", "v1", "DaemonSet", "daemonsets", ("ds",), ("all",), status_subresource=True
 )
+CONTROLLER_REVISIONS = Resource("apps", "v1", "ControllerRevision", "controllerrevisions")
+VMS = Resource(
+    "kubevirt.io", "v1", "VirtualMachine", "virtualmachines", ("vm", "vms"), ("all",),
+    custom=True, status_subresource=True,
+)  # fmt: skip
+VMIRS = Resource(
+    "kubevirt.io", "v1", "VirtualMachineInstanceReplicaSet", "virtualmachineinstancereplicasets",
+    ("vmirs", "vmirss"), ("all",), custom=True, status_subresource=True,
+)  # fmt: skip
 VMIS = Resource(
     "kubevirt.io", "v1", "VirtualMachineInstance", "virtualmachineinstances", ("vmi", "vmis"),
     ("all",), custom=True,
@@ -88,7 +97,7 @@ KUBEVIRTS = Resource(
 
 SERVED: tuple[Resource, ...] = (
     NAMESPACES, NODES, PODS, EVENTS, CONFIG_MAPS, SECRETS, LEASES, DEPLOYMENTS, DAEMON_SETS,
-    VMIS, KUBEVIRTS,
+    CONTROLLER_REVISIONS, VMS, VMIRS, VMIS, KUBEVIRTS,
 )  # fmt: skip
 
 _BY_PATH = {(each.group, each.version, each.plural): each for each in SERVED}

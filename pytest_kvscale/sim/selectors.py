@@ -89,6 +89,30 @@ def _compare(held: str | None, op: str, bound: int) -> bool:
     return number > bound if op == ">" else number < bound
 
 
+def of_spec(selector: Object) -> str:
+    """A `spec.selector` (matchLabels, matchExpressions) as `labels` takes it, sorted by key.
+
+    Raises ValueError for an expression that is none.
+    """
+    matched = selector.get("matchLabels") or {}
+    parts = [(str(key), f"{key}={value}") for key, value in matched.items()]
+    for each in selector.get("matchExpressions") or []:
+        key, operator = str(each.get("key", "")), each.get("operator")
+        values = sorted(map(str, each.get("values") or []))
+        match operator:
+            case "In" | "NotIn" if values:
+                parts.append((key, f"{key} {operator.lower()} ({','.join(values)})"))
+            case "Exists" | "DoesNotExist" if not values:
+                parts.append((key, key if operator == "Exists" else f"!{key}"))
+            case "In" | "NotIn":
+                raise ValueError("for 'in', 'notin' operators, values set can't be empty")
+            case "Exists" | "DoesNotExist":
+                raise ValueError("values set must be empty for exists and does not exist")
+            case _:
+                raise ValueError(f'"{operator}" is not a valid label selector operator')
+    return ",".join(text for _, text in sorted(parts))
+
+
 def fields(text: str, resource: Resource) -> Matcher:
     """A matcher for a field selector; only the fields this kind supports may be named."""
     requirements: list[tuple[list[str], str, bool]] = []

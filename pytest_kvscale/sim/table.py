@@ -92,6 +92,17 @@ _AGE = "age"
 """Marks the column whose cells depend on the date."""
 
 _COLUMNS: dict[Resource, list[tuple[str, int, Cell | str]]] = {
+    resources.VMS: [
+        ("Age", 0, _AGE),
+        ("Status", 0, at("status", "printableStatus")),
+        ("Ready", 0, _condition("Ready")),
+    ],
+    resources.VMIRS: [
+        ("Desired", 0, at("spec", "replicas")),
+        ("Current", 0, at("status", "replicas")),
+        ("Ready", 0, at("status", "readyReplicas")),
+        ("Age", 0, _AGE),
+    ],
     resources.VMIS: [
         ("Age", 0, _AGE),
         ("Phase", 0, at("status", "phase")),
@@ -148,6 +159,9 @@ _COLUMNS: dict[Resource, list[tuple[str, int, Cell | str]]] = {
 }
 
 
+_NUMBERS = {(resources.VMIRS, title) for title in ("Desired", "Current", "Ready")}
+"""The columns that hold numbers."""
+
 _NAME: tuple[str, int, Cell | str] = ("Name", 0, at("metadata", "name"))
 
 
@@ -161,13 +175,19 @@ def columns(resource: Resource) -> list[Object]:
     return [
         {
             "name": title,
-            "type": "date" if cell is _AGE and resource.custom else "string",
+            "type": _type(resource, title, cell),
             "format": "name" if title == "Name" else "",
             "description": "",
             "priority": priority,
         }
         for title, priority, cell in _all_columns(resource)
     ]
+
+
+def _type(resource: Resource, title: str, cell: Cell | str) -> str:
+    if (resource, title) in _NUMBERS:
+        return "integer"
+    return "date" if cell is _AGE and resource.custom else "string"
 
 
 def row(resource: Resource, obj: Object, calendar: Calendar) -> Object:

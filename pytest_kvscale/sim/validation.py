@@ -1,12 +1,12 @@
-"""What an object must have before the API takes it: its type, its name, what players read."""
+"""What an object must have before the API takes it: its type and its name."""
 
 from __future__ import annotations
 
 import re
 
-from pytest_kvscale.sim import errors, kubevirt_cr
+from pytest_kvscale.sim import errors
 from pytest_kvscale.sim.errors import Object
-from pytest_kvscale.sim.resources import EVENTS, KUBEVIRTS, NAMESPACES, Resource
+from pytest_kvscale.sim.resources import EVENTS, NAMESPACES, Resource
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -46,14 +46,3 @@ def check_name(resource: Resource, name: str) -> None:
         f"character (regex used for validation is '{pattern.pattern}')"
     )
     raise errors.invalid(resource, name, [errors.cause("FieldValueInvalid", "metadata.name", text)])
-
-
-def check_schema(resource: Resource, obj: Object) -> None:
-    """422 for fields that the players could not read."""
-    if resource is KUBEVIRTS:
-        causes = [
-            errors.cause("FieldValueInvalid", f"spec.{path}", why)
-            for path, why in kubevirt_cr.problems(obj.get("spec"))
-        ]
-        if causes:
-            raise errors.invalid(resource, obj["metadata"]["name"], causes)

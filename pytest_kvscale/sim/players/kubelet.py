@@ -10,6 +10,7 @@ from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.machine import Machine
 from pytest_kvscale.sim.patch import merge
+from pytest_kvscale.sim.players import pod_status
 from pytest_kvscale.sim.players.launcher_pod import DEVICES, QEMU_TIMEOUT_ARGUMENT
 from pytest_kvscale.sim.players.team import Team
 from pytest_kvscale.sim.profile import Profile
@@ -154,8 +155,9 @@ class Kubelet:
 
     async def _run(self, uid: str) -> None:
         """A pod's life: sandbox, containers, their end, its end."""
-        ending = self._ending[uid]
-        pod = self._pods[uid]
+        ending, pod = self._ending.get(uid), self._pods.get(uid)
+        if ending is None or pod is None:
+            return
         address = None
         try:
             address = await self._until_started(uid, ending)
@@ -179,14 +181,14 @@ class Kubelet:
 
     async def _until_started(self, uid: str, ending: asyncio.Event) -> str | None:
         """Make the sandbox and start the containers; None if the pod is to end before."""
-        name, times, faults = self._vmi_name(uid), self._profile.times, self._profile.faults
-        if self._draws.chance(faults.share("stuck", name), "stuck", name):
+        name, times = self._name(uid), self._profile.times
+        if self._befalls(uid, "stuck"):
             await ending.wait()
             return None
-        kill = self._draws.chance(faults.share("kill_pod_sandbox", name), "kill_pod_sandbox", name)
-        hang = kill or self._draws.chance(
-            faults.share("sandbox_timeout", name), "sandbox_timeout", name
-        )
+        if not self._is_launcher(uid):
+            await self._patch(uid, pod_status.creating(self._pods[uid], self._client.stamp()))
+        kill = self._befalls(uid, "kill_pod_sandbox")
+        hang = kill or self._befalls(uid, "sandbox_timeout")
         while not ending.is_set():
             if hang:
                 await _either(ending, times.sandbox_deadline)
@@ -196,7 +198,7 @@ class Kubelet:
                 await self._machine.make_sandbox(name)
                 address = self._machine.take_address()
                 if address is not None and not ending.is_set():
-                    await self._start_containers(uid, name, address)
+                    await self._start_containers(uid, address)
                     return address
                 self._machine.sandboxes -= 1
                 if address is not None:
@@ -206,44 +208,20 @@ class Kubelet:
             await _either(ending, times.sandbox_retry)
         return None
 
-    async def _start_containers(self, uid: str, name: str, address: str) -> None:
+    async def _start_containers(self, uid: str, address: str) -> None:
         pod = self._pods[uid]
-        now = self._client.stamp()
-        running = {"running": {"startedAt": now}}
-        status: Object = {
-            "phase": "Running",
-            "startTime": now,
-            "podIP": address,
-            "podIPs": [{"ip": address}],
-            "hostIP": "192.0.2.10",
-            "containerStatuses": [
-                _container(each, running, True) for each in pod["spec"]["containers"]
-            ],
-            "conditions": [
-                _condition(kind, "True", now)
-                for kind in ("Initialized", "Ready", "ContainersReady")
-            ],
-        }
-        started = [
-            _container(
-                each,
-                running if each.get("restartPolicy") == "Always" else _finished(now, 0),
-                True,
-            )
-            for each in pod["spec"].get("initContainers") or []
-        ]
-        if started:
-            status["initContainerStatuses"] = started
-        seconds = _qemu_timeout(pod)
-        self._machine.start_launcher(uid, seconds)
-        await self._client.patch(PODS, pod, {"status": status}, status=True)
-        if self._draws.chance(
-            self._profile.faults.share("launcher_crash", name), "launcher_crash", name
-        ):
+        status = pod_status.running(pod, self._client.stamp(), address)
+        if self._is_launcher(uid):
+            self._machine.start_launcher(uid, _qemu_timeout(pod))
+        await self._patch(uid, status)
+        if self._befalls(uid, "launcher_crash"):
             self._machine.end_launcher(uid, 1, "panic: on request (profile: faults.launcher_crash)")
 
     async def _until_over(self, uid: str, ending: asyncio.Event) -> None:
-        """Wait until the launcher ends by itself, and report that; or until the pod is to end."""
+        """Wait until a launcher ends by itself, and report that; or until the pod is to end.
+
+        The containers of other pods go on for ever: no restart policy has anything to do.
+        """
         launcher = self._machine.launcher(uid)
         if launcher is None:
             return
@@ -253,28 +231,16 @@ class Kubelet:
         if ending.is_set() or not launcher.exited.done():
             return
         code, words = launcher.exited.result()
-        pod, now = self._pods[uid], self._client.stamp()
-        statuses = [
-            {**each, "ready": False, "state": _finished(now, code, words)}
-            for each in pod["status"]["containerStatuses"]
-        ]
-        status: Object = {
-            "phase": "Failed" if code else "Succeeded",
-            "containerStatuses": statuses,
-            "conditions": [
-                {**_condition(kind, "False", now), "reason": "PodFailed"}
-                for kind in ("Ready", "ContainersReady")
-            ],
-        }
-        await self._client.patch(PODS, pod, {"status": status}, status=True)
+        over = pod_status.over(self._pods[uid], self._client.stamp(), code, words)
+        await self._patch(uid, over)
 
     async def _terminate(self, uid: str) -> None:
-        """Let the launcher end within the pod's grace period, then tear all down."""
+        """Let the launcher end within the pod's grace period, then tear all down.
+
+        The processes of other pods heed SIGTERM at once.
+        """
         pod = self._pods[uid]
-        name = self._vmi_name(uid)
-        if self._draws.chance(
-            self._profile.faults.share("stuck_terminating", name), "stuck_terminating", name
-        ):
+        if self._befalls(uid, "stuck_terminating"):
             await asyncio.get_running_loop().create_future()
         launcher = self._machine.launcher(uid)
         if launcher is not None and not launcher.defined:
@@ -291,13 +257,21 @@ class Kubelet:
         pod = self._pods[uid]
         await self._report_creating(uid)
         message = f"Failed to create pod sandbox: {_DEADLINE}"
-        await self._client.event(pod, "FailedCreatePodSandBox", message, warning=True)
+        await self._warn(pod, "FailedCreatePodSandBox", message)
         if kill:
             message = (
                 f'error killing pod: failed to "KillPodSandbox" for "{uid}" with '
                 f'KillPodSandboxError: "{_DEADLINE}"'
             )
-            await self._client.event(pod, "FailedKillPod", message, warning=True)
+            await self._warn(pod, "FailedKillPod", message)
+
+    async def _warn(self, pod: Object, reason: str, message: str) -> None:
+        """Write an event; in a namespace that is ending the API takes none."""
+        try:
+            await self._client.event(pod, reason, message, warning=True)
+        except StatusError as refusal:
+            if refusal.code not in (403, 404):
+                raise
 
     async def _report_no_address(self, uid: str) -> None:
         pod = self._pods.get(uid)
@@ -310,51 +284,40 @@ class Kubelet:
             f'network for sandbox "{uid}": plugin type="bridge" failed (add): failed to allocate '
             f"for range 0: no IP addresses available in range set: {network[1]}-{network[-2]}"
         )
-        await self._client.event(pod, "FailedCreatePodSandBox", message, warning=True)
+        await self._warn(pod, "FailedCreatePodSandBox", message)
 
     async def _report_creating(self, uid: str) -> None:
         pod = self._pods[uid]
         if "containerStatuses" in pod["status"]:
             return
-        waiting = {"waiting": {"reason": "ContainerCreating"}}
-        status = {
-            "startTime": self._client.stamp(),
-            "containerStatuses": [
-                _container(each, waiting, False) for each in pod["spec"]["containers"]
-            ],
-        }
-        await self._client.patch(PODS, pod, {"status": status}, status=True)
+        await self._patch(uid, pod_status.waiting(pod, self._client.stamp()))
 
-    def _vmi_name(self, uid: str) -> str:
+    async def _patch(self, uid: str, status: Object) -> None:
+        """Report on a pod; one that is gone already (deleted by force) needs no report."""
+        pod = self._pods.get(uid)
+        if pod is None:
+            return
+        try:
+            await self._client.patch(PODS, pod, {"status": status}, status=True)
+        except StatusError as refusal:
+            if refusal.code != 404:
+                raise
+
+    def _is_launcher(self, uid: str) -> bool:
+        labels = self._pods[uid]["metadata"].get("labels") or {}
+        return labels.get("kubevirt.io") == "virt-launcher"
+
+    def _befalls(self, uid: str, fault: str) -> bool:
+        """Whether a fault of the profile befalls a pod: faults are shares of the VMIs."""
+        if uid not in self._pods or not self._is_launcher(uid):
+            return False
+        name = self._name(uid)
+        return self._draws.chance(self._profile.faults.share(fault, name), fault, name)
+
+    def _name(self, uid: str) -> str:
+        """What draws for a pod are keyed by: its VMI's name, or its own."""
         metadata = self._pods[uid]["metadata"]
         return str((metadata.get("labels") or {}).get("vm.kubevirt.io/name") or metadata["name"])
-
-
-def _container(container: Object, state: Object, ready: bool) -> Object:
-    return {
-        "name": container["name"],
-        "state": state,
-        "lastState": {},
-        "ready": ready,
-        "restartCount": 0,
-        "image": container["image"],
-        "imageID": "",
-        "started": ready,
-    }
-
-
-def _finished(now: str, code: int, words: str = "") -> Object:
-    over: Object = {
-        "exitCode": code,
-        "reason": "Error" if code else "Completed",
-        "startedAt": now,
-        "finishedAt": now,
-    }
-    return {"terminated": {**over, **({"message": words} if words else {})}}
-
-
-def _condition(kind: str, status: str, now: str) -> Object:
-    return {"type": kind, "status": status, "lastProbeTime": None, "lastTransitionTime": now}
 
 
 def _qemu_timeout(pod: Object) -> float | None:

@@ -15,6 +15,7 @@ from pytest_kvscale.sim.resources import NODES, PODS
 from pytest_kvscale.sim.store import Event
 
 _BACKOFF = 1.0
+_NAME = "default-scheduler"
 
 
 class Scheduler:
@@ -60,6 +61,8 @@ class Scheduler:
 
     def _on_pod(self, event: Event) -> None:
         pod = event.stored.obj
+        if pod["spec"].get("schedulerName", _NAME) != _NAME and not pod["spec"].get("nodeName"):
+            return
         uid = pod["metadata"]["uid"]
         phase = (pod.get("status") or {}).get("phase")
         if event.type == "DELETED" or phase in ("Succeeded", "Failed"):
@@ -161,12 +164,12 @@ class Scheduler:
         }
         try:
             bound = await self._client.bind(pod, node, condition)
+            where = f"{metadata['namespace']}/{metadata['name']}"
+            await self._client.event(bound, "Scheduled", f"Successfully assigned {where} to {node}")
         except StatusError as refusal:
-            if refusal.code not in (404, 409):
+            # Somebody else was faster, or the pod is gone, or its namespace is ending.
+            if refusal.code not in (403, 404, 409):
                 raise
-            return
-        where = f"{metadata['namespace']}/{metadata['name']}"
-        await self._client.event(bound, "Scheduled", f"Successfully assigned {where} to {node}")
 
     async def _refuse(self, pod: Object, why: str) -> None:
         condition = {

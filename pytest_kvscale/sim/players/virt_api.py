@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pytest_kvscale.sim import errors, quantity
+from pytest_kvscale.sim import errors, kubevirt_cr, quantity
 from pytest_kvscale.sim.api import Admission
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.profile import Profile
-from pytest_kvscale.sim.resources import VMIS
+from pytest_kvscale.sim.resources import KUBEVIRTS, VMIS
 
 FINALIZER = "foregroundDeleteVirtualMachine"
 _VALIDATOR = "virtualmachineinstances-create-validator.kubevirt.io"
@@ -37,6 +37,7 @@ def vmi_admission(profile: Profile, calendar: Calendar, draws: Draws) -> Admissi
             **vmi,
             "metadata": {**metadata, "finalizers": [*dict.fromkeys(finalizers)]},
             "status": {
+                **_kept(vmi),
                 "phase": "Pending",
                 "phaseTransitionTimestamps": [
                     {"phase": "Pending", "phaseTransitionTimestamp": stamp}
@@ -47,6 +48,23 @@ def vmi_admission(profile: Profile, calendar: Calendar, draws: Draws) -> Admissi
     return admit
 
 
+def _kept(vmi: Object) -> Object:
+    """What whoever makes a VMI may say in its status: the revision of its VM."""
+    key = "virtualMachineRevisionName"
+    status = vmi.get("status") or {}
+    return {key: status[key]} if key in status else {}
+
+
 def _denied(why: str) -> StatusError:
     message = f'admission webhook "{_VALIDATOR}" denied the request: {why}'
     return StatusError(422, "Invalid", message)
+
+
+def check_kubevirt(obj: Object) -> None:
+    """422 for settings in the KubeVirt CR that the players could not read."""
+    causes = [
+        errors.cause("FieldValueInvalid", f"spec.{path}", why)
+        for path, why in kubevirt_cr.problems(obj.get("spec"))
+    ]
+    if causes:
+        raise errors.invalid(KUBEVIRTS, obj["metadata"]["name"], causes)

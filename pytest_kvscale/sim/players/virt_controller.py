@@ -24,7 +24,10 @@ from pytest_kvscale.sim.resources import PODS, VMIS
 from pytest_kvscale.sim.store import Event
 
 _WORKERS = 10
-_OBSERVED = ("kubevirt.io/latest-observed-api-version", "kubevirt.io/storage-observed-api-version")
+OBSERVED = ("kubevirt.io/latest-observed-api-version", "kubevirt.io/storage-observed-api-version")
+"""Annotations virt-controller sets on whatever it looks at, before anything else."""
+VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
+"""On VMs and their VMIs: the VM controller has to see them before they go."""
 FINAL = ("Succeeded", "Failed")
 
 
@@ -90,8 +93,8 @@ class VirtController:
 
     async def _begin(self, vmi: Object, pod: Object | None) -> None:
         annotations = vmi["metadata"].get("annotations") or {}
-        if not all(key in annotations for key in _OBSERVED):
-            seen = dict.fromkeys(_OBSERVED, "v1")
+        if not all(key in annotations for key in OBSERVED):
+            seen = dict.fromkeys(OBSERVED, "v1")
             await self._client.update(VMIS, merge(vmi, {"metadata": {"annotations": seen}}))
         elif pod is None:
             await self._make_pod(vmi)
@@ -204,7 +207,7 @@ class VirtController:
                 await self._client.update(VMIS, merge(vmi, {"status": status}))
         elif phase not in FINAL:
             await self._client.update(VMIS, in_phase(vmi, "Failed", self._client, {}))
-        else:
+        elif VM_FINALIZER not in (vmi["metadata"].get("finalizers") or []):
             left = [each for each in vmi["metadata"].get("finalizers") or [] if each != FINALIZER]
             await self._client.patch(VMIS, vmi, {"metadata": {"finalizers": left}})
 
