@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_kvscale import __version__
-from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.options import Settings
 
 if TYPE_CHECKING:
@@ -113,17 +112,10 @@ class Run:
         """What is known of the cluster and the node under test."""
         if self._facts is None:
             from pytest_kvscale.cluster import facts
-            from pytest_kvscale.cluster.client import ApiError, LostConnectionError
 
             connection, settings = self.connection, self.settings
             work = facts.gather(connection.client, settings.node, settings.node_selector)
-            try:
-                self._facts = connection.run(work)
-            except (ApiError, LostConnectionError, TimeoutError) as problem:
-                server = connection.identity.server
-                raise ConfigurationError(
-                    f"the cluster {server} cannot be used: {problem or 'no answer in time'}"
-                ) from None
+            self._facts = connection.ask(work)
         return self._facts
 
     def header(self) -> list[str]:

@@ -34,6 +34,7 @@ async def gather(client: Client, node: str | None, selector: Mapping[str, str]) 
     Raises `ConfigurationError` if it has no KubeVirt that is ready, or no node that does.
     """
     custom = await kubevirts.find_kubevirt(client)
+    kubevirts.check_ready(custom, client)
     chosen = await choose_node(client, node, selector)
     system = await client.get(NAMESPACES, "", "kube-system")
     return ClusterFacts(

@@ -24,8 +24,6 @@ from pytest_kvscale.sim.tls import Authority
 
 ADMIN, ADMINS = "kubernetes-admin", "system:masters"
 AUTHENTICATED = "system:authenticated"
-USER = "user"
-"""Where a request keeps its `User`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +35,9 @@ class User:
     groups: tuple[str, ...] = ()
 
 
+# Older versions of aiohttp have text as keys, newer ones warn of it.
+USER: Any = getattr(web, "RequestKey", lambda name, _: name)("user", User)
+"""Where a request keeps its `User`."""
 OPEN_TO_ALL = User(ADMIN, groups=(ADMINS, AUTHENTICATED))
 """Who everybody is where nobody has to say who they are."""
 
