@@ -145,9 +145,10 @@ class Renewing:
         loop = asyncio.get_running_loop()
         if self._pass is not refused:
             return self._pass  # Somebody was faster.
-        if loop.time() < self._refused_at + PAUSE:
-            return None
-        self._refused_at = loop.time()
+        if self._running is None:
+            if loop.time() < self._refused_at + PAUSE:
+                return None
+            self._refused_at = loop.time()
         try:
             shown = await self._renew()
         except NoCredentialsError:
