@@ -240,7 +240,7 @@ class Client:
             return self._session.request(
                 method, self.server + path, params=query, data=data, headers=headers,
                 # The pass would be shown to whomever the answer leads to.
-                allow_redirects=False, middlewares=(shown,), **extra,
+                allow_redirects=False, middlewares=shown.middlewares, **extra,
             )  # fmt: skip
 
         shown = await self._credentials.current()

@@ -49,6 +49,11 @@ class Pass:
     def __repr__(self) -> str:
         return "<Pass>"
 
+    @property
+    def middlewares(self) -> tuple[Pass, ...]:
+        """What a request needs to show it."""
+        return (self,) if self._headers else ()
+
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         """Send the request with the headers."""
         request.headers.extend(self._headers)

@@ -123,12 +123,13 @@ class ExecPlugin:
         try:
             async with asyncio.timeout(PATIENCE):
                 output, _ = await asyncio.to_thread(process.communicate)
-        except TimeoutError:
-            raise NoCredentialsError(f"{self.name} did not end within {PATIENCE:g} s") from None
-        finally:
+        except (TimeoutError, asyncio.CancelledError) as problem:
             # Also what it has started: a thread waits for the end of their output.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(problem, asyncio.CancelledError):
+                raise
+            raise NoCredentialsError(f"{self.name} did not end within {PATIENCE:g} s") from None
         if process.returncode != 0:
             raise NoCredentialsError(
                 f"{self.name} failed with exit code {process.returncode}: run it by hand to see "

@@ -105,6 +105,12 @@ class User(_Entry):
     as_user_extra: dict[str, list[str]] | None = None
     extensions: list[dict[str, Any]] = []
 
+    @property
+    def logs_in(self) -> bool:
+        """Whether the API is told anything secret."""
+        ways = (self.token, self.token_file, self.username, self.exec_, self.auth_provider)
+        return any(way is not None for way in ways)
+
 
 class _Context(_Entry):
     cluster: str

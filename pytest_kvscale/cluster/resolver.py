@@ -7,6 +7,7 @@ server that does not answer would hold up the end of a run by minutes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from typing import Any
@@ -30,7 +31,7 @@ class Resolver(AbstractResolver):
                 result = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
             except OSError as problem:
                 result = problem
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits.
                 loop.call_soon_threadsafe(deliver, result)
 
         def deliver(result: list[Any] | OSError) -> None:

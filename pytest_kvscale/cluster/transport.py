@@ -66,7 +66,7 @@ def open_access(access: Access, environment: Mapping[str, str]) -> Client:
     if access.cluster.tls_server_name:
         extra["server_hostname"] = access.cluster.tls_server_name
     credentials = _credentials(access, more, tls, routes)
-    if tls is None and not isinstance(credentials, Fixed) and not _is_local(access.server):
+    if tls is None and access.user.logs_in and not _is_local(access.server):
         _log.warning("%s has no TLS: the credentials go there in plain text", access.server)
     return Client(
         _session(Resolver()), access.server, HEADERS, credentials=credentials, extra=extra,

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -230,6 +231,34 @@ def test_an_exec_plugin_that_never_ends_is_ended(
     monkeypatch.setattr(exec_plugin, "PATIENCE", 0.5)
     script.write_text("import os; os.system('sleep 1000')", encoding="utf-8")
     assert "did not end within 0.5 s" in refused(secured, exec_entry(script))
+
+
+def test_who_sends_secrets_without_tls_is_warned(
+    secured: Secured, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = {"server": "http://api.nowhere.invalid"}
+    refused(secured, None, entry)
+    assert "plain text" not in caplog.text
+    refused(secured, {"token": "first-token"}, entry)
+    assert "has no TLS: the credentials go there in plain text" in caplog.text
+
+
+def test_what_a_plugin_leaves_running_is_left_alone(secured: Secured, script: Path) -> None:
+    """Some start an agent that remembers a password."""
+    alive = secured.folder / "alive"
+    child = f"import time, pathlib; time.sleep(0.5); pathlib.Path({str(alive)!r}).touch()"
+    script.write_text(
+        "import subprocess, sys\n"
+        f"subprocess.Popen([sys.executable, '-S', '-c', {child!r}],"
+        " stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        f"print({credential(token='first-token')!r})\n",
+        encoding="utf-8",
+    )
+    assert secured.who(exec_entry(script)) == ALICE
+    deadline = time.monotonic() + 60
+    while not alive.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 # TLS ----------------------------------------------------------------------------------------
