@@ -7,13 +7,12 @@ that runs the levels connects for itself and writes what it measures (`levels`).
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pytest_kvscale import __version__
 from pytest_kvscale.errors import ConfigurationError
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from pytest_kvscale.levels import Levels
     from pytest_kvscale.report.results import ResultsFolder
 
-T = TypeVar("T")
 SLO_FILE = "slo.yaml"
 Json = dict[str, Any]
 
@@ -132,11 +130,11 @@ class Run:
             templates.level(level, place)
         self._levels = list(levels)
         self.folder.make()
-        self._ask(namespaces.check(client, self.namespace))
+        self.connection.ask(namespaces.check(client, self.namespace))
         if self.leads and self.connection.shared:
             self.take_turn(self.settings.wait)
         if not self.settings.beside_others:
-            self._ask(guard.check_alone(client, self.facts.node["name"], self.id))
+            self.connection.ask(guard.check_alone(client, self.facts.node["name"], self.id))
 
     @property
     def connection(self) -> Connection:
@@ -159,28 +157,12 @@ class Run:
         if self._facts is None:
             from pytest_kvscale.cluster import facts
 
-            client, settings = self.connection.client, self.settings
-            self._facts = self._ask(
-                facts.gather(client, settings.node, settings.node_selector, self.templates)
+            connection, settings = self.connection, self.settings
+            work = facts.gather(
+                connection.client, settings.node, settings.node_selector, self.templates
             )
+            self._facts = connection.ask(work)
         return self._facts
-
-    def _ask(self, work: Coroutine[Any, Any, T]) -> T:
-        """Ask the cluster something; `ConfigurationError` if it does not answer as it should."""
-        from pytest_kvscale.cluster.choose import PATIENCE
-        from pytest_kvscale.cluster.client import ApiError, LostConnectionError
-
-        async def in_time() -> T:
-            async with asyncio.timeout(PATIENCE):
-                return await work
-
-        try:
-            return self.connection.run(in_time())
-        except (ApiError, LostConnectionError, TimeoutError) as problem:
-            server = self.identity.server
-            raise ConfigurationError(
-                f"the cluster {server} cannot be used: {problem or 'no answer in time'}"
-            ) from None
 
     def take_turn(self, wait: bool) -> Turn:
         """Our turn on the cluster, taken when it is first asked for.

@@ -13,7 +13,6 @@ import os
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import yaml
 
@@ -21,6 +20,7 @@ from pytest_kvscale.cluster.clock import Clock, RealClock, VirtualClock
 from pytest_kvscale.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pytest_kvscale.cluster import kubeconfig as kubeconfigs
     from pytest_kvscale.cluster.client import Client, Object
     from pytest_kvscale.options import Settings
     from pytest_kvscale.sim.cluster import EmbeddedCluster
@@ -30,7 +30,7 @@ T = TypeVar("T")
 HOME_KUBECONFIG = Path("~/.kube/config")
 IN_CLUSTER_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 PATIENCE = 15.0
-"""Seconds a cluster is given to say what it is."""
+"""Seconds a cluster is given to say what it is and what a run has to know of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +78,26 @@ class Connection:
         """Whether other processes see the same cluster."""
         self.default_tuning = "density" if embedded is not None else "none"
         self._embedded = embedded
+        self._patience = PATIENCE
+
+    def __repr__(self) -> str:
+        return f"<Connection to {self.client.name}>"
+
+    def ask(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for an answer the run cannot begin without.
+
+        Raises `ConfigurationError` for what requests can end with, and if the cluster has not
+        answered when the time that connecting has left is over.
+        """
+
+        async def in_time() -> T:
+            begin = asyncio.get_running_loop().time()
+            try:
+                return await _or_explain(work, self.client, self._patience)
+            finally:
+                self._patience -= asyncio.get_running_loop().time() - begin
+
+        return self.run(in_time())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for work in the cluster's loop; see `Clock.run`."""
@@ -111,16 +131,32 @@ class Connection:
             await self._embedded.stop()
 
 
-def connect(settings: Settings, environment: Mapping[str, str] = os.environ) -> Connection:
+def connect(
+    settings: Settings,
+    environment: Mapping[str, str] | None = None,
+    in_cluster_token: Path = IN_CLUSTER_TOKEN,
+) -> Connection:
     """Connect to the cluster the settings and the environment name.
 
     Raises `ConfigurationError`: which cluster is meant is not clear, it does not answer, or it is
     of another kind than asked for.
     """
-    choice = choose(settings, environment)
+    try:
+        found = os.environ if environment is None else environment
+        return _connect(settings, found, in_cluster_token)
+    except ConfigurationError as problem:
+        sentence = str(problem)
+    # Without the frames that hold kubeconfig and environment.
+    raise ConfigurationError(sentence)
+
+
+def _connect(
+    settings: Settings, environment: Mapping[str, str], in_cluster_token: Path
+) -> Connection:
+    choice = choose(settings, environment, in_cluster_token)
     clock: Clock = VirtualClock() if choice.embedded else RealClock()
     try:
-        return clock.run(_connect(clock, choice, settings))
+        return clock.run(_open(clock, choice, settings, environment, in_cluster_token))
     except BaseException:
         clock.close()
         raise
@@ -177,15 +213,24 @@ def _describe(kubeconfig: Path | None, environment: Mapping[str, str]) -> str:
     return f"the cluster {server} (context {context} in {kubeconfig})"
 
 
-async def _connect(clock: Clock, choice: Choice, settings: Settings) -> Connection:
+async def _open(
+    clock: Clock,
+    choice: Choice,
+    settings: Settings,
+    environment: Mapping[str, str],
+    in_cluster_token: Path,
+) -> Connection:
+    from pytest_kvscale.cluster import transport
+
+    begin = clock.loop.time()
     embedded: EmbeddedCluster | None = None
     if choice.embedded:
         embedded = await _start_embedded(settings)
-        client = await _open(server=embedded.url)
+        client = transport.open_plain(embedded.url)
     else:
-        client = await _open(kubeconfig=choice.kubeconfig, context=choice.context)
+        client = transport.open_access(_access(choice, environment, in_cluster_token), environment)
     try:
-        identity = await _identify(client, choice.context)
+        identity = await _or_explain(_identify(client), client, PATIENCE)
         if not choice.embedded and identity.simulated != "false":
             _refuse_simulated(settings, identity)
     except BaseException:
@@ -193,7 +238,23 @@ async def _connect(clock: Clock, choice: Choice, settings: Settings) -> Connecti
         if embedded is not None:
             await embedded.stop()
         raise
-    return Connection(clock, client, identity, embedded)
+    connection = Connection(clock, client, identity, embedded)
+    connection._patience -= clock.loop.time() - begin
+    return connection
+
+
+def _access(
+    choice: Choice, environment: Mapping[str, str], in_cluster_token: Path
+) -> kubeconfigs.Access:
+    from pytest_kvscale.cluster import kubeconfig as kubeconfigs
+
+    if choice.kubeconfig is not None:
+        return kubeconfigs.from_files(choice.kubeconfig, choice.context)
+    if choice.context is not None:
+        raise ConfigurationError(
+            f"there is no kubeconfig that could have the context {choice.context!r}"
+        )
+    return kubeconfigs.from_service_account(environment, in_cluster_token)
 
 
 def _refuse_simulated(settings: Settings, identity: Identity) -> None:
@@ -214,74 +275,12 @@ async def _start_embedded(settings: Settings) -> EmbeddedCluster:
     return cluster
 
 
-async def _open(
-    server: str | None = None, kubeconfig: str | None = None, context: str | None = None
-) -> Client:
-    """A client by server URL (no authentication), kubeconfig, or service account."""
-    import aiohttp
-    from kubernetes.aio import config as kube_config
-    from kubernetes.aio.client import ApiClient, Configuration
-
-    from pytest_kvscale.cluster.client import CONNECTIONS, Client
-
-    config: Any = kube_config  # It has no types.
-    configuration = Configuration(host=server) if server else Configuration()
-    try:
-        if kubeconfig is not None:
-            await config.load_kube_config(
-                kubeconfig, context, client_configuration=configuration, persist_config=False
-            )
-        elif server is None:
-            config.load_incluster_config(client_configuration=configuration)
-    except (config.ConfigException, OSError, ValueError, TypeError, AttributeError,
-            yaml.YAMLError) as problem:  # fmt: skip
-        where = kubeconfig or "the pod's service account"
-        raise ConfigurationError(f"{where} cannot be used: {_first_line(problem)}") from None
-    configuration.connection_pool_maxsize = CONNECTIONS
-    host = urlsplit(configuration.host).hostname or ""
-    configuration.client_session_kwargs = {
-        # Proxy variables must not divert what stays on this machine.
-        "trust_env": host not in ("127.0.0.1", "::1", "localhost") and not configuration.proxy,
-        # Deadlines are the callers', by the loop's clock.
-        "timeout": aiohttp.ClientTimeout(total=None, sock_connect=PATIENCE),
-    }
-    rest = ApiClient(configuration).rest_client
-    headers = {"User-Agent": "pytest-kvscale"}
-    token = await configuration.get_api_key_with_prefix("BearerToken")
-    if token:
-        headers["Authorization"] = token
-    return Client(
-        rest._create_pool_manager(),
-        configuration.host,
-        headers,
-        configuration.proxy,
-        configuration.tls_server_name,
-    )
-
-
-async def _identify(client: Client, context: str | None) -> Identity:
-    from pytest_kvscale.cluster.client import ApiError, LostConnectionError
-
-    try:
-        async with asyncio.timeout(PATIENCE):
-            version: Object = await client.about("/version")
-    except TimeoutError:
-        raise ConfigurationError(
-            f"the cluster {client.server} did not answer within {PATIENCE:g} s"
-        ) from None
-    except LostConnectionError as problem:
-        raise ConfigurationError(
-            f"the cluster {client.server} does not answer: {problem}"
-        ) from None
-    except ApiError as problem:
-        raise ConfigurationError(
-            f"the cluster {client.server} refuses the connection: HTTP {problem.code} "
-            f"{problem.reason}"
-        ) from None
+async def _identify(client: Client) -> Identity:
+    version: Object = await client.about("/version")
     simulated = version.get("simulated") or {}
     return Identity(
         server=client.server,
-        context=context,
+        context=client.context,
         kubernetes=str(version.get("gitVersion", "")),
         simulated=str(simulated.get("kind", "false")),
         profile=simulated.get("profile"),
@@ -289,5 +288,14 @@ async def _identify(client: Client, context: str | None) -> Identity:
     )
 
 
-def _first_line(problem: BaseException) -> str:
-    return str(problem).partition("\n")[0] or type(problem).__name__
+async def _or_explain(work: Coroutine[Any, Any, T], client: Client, patience: float) -> T:
+    """Do the work in so many seconds; what requests can end with becomes one sentence."""
+    from pytest_kvscale.cluster.client import ApiError, LostConnectionError
+    from pytest_kvscale.cluster.troubles import explain
+
+    try:
+        async with asyncio.timeout(max(patience, 0.0)):
+            return await work
+    except (ApiError, LostConnectionError, TimeoutError) as problem:
+        sentence = explain(problem, client, PATIENCE)
+    raise ConfigurationError(sentence)

@@ -1,21 +1,51 @@
-"""Requests to the API: raw JSON over the `kubernetes` package's own session.
+"""Requests to the API: raw JSON over aiohttp.
 
-`kubernetes.aio` knows kubeconfigs, certificates and tokens and makes the aiohttp session; the
-bodies stay plain dictionaries, because its model layer costs several times the CPU per object.
-Every request is counted by its verb, and none waits longer than its timeout by the loop's clock.
+Bodies stay plain dictionaries: a model layer as the `kubernetes` package's costs several times the
+CPU per object. Every request is counted by its verb, shows what `credentials` has for it, and
+waits no longer than its timeout by the loop's clock. No exception carries frames of aiohttp with
+it, whose variables hold headers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import copy
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from typing import Any, TypeVar
 
 import aiohttp
 import tenacity
+
+from pytest_kvscale.cluster.client_errors import (
+    ApiError,
+    LostConnectionError,
+    NoCredentialsError,
+    UntrustedServerError,
+    lost,
+)
+from pytest_kvscale.cluster.credentials import Credentials, Fixed, Pass
+
+__all__ = [
+    "ApiError",
+    "Client",
+    "LostConnectionError",
+    "NoCredentialsError",
+    "Object",
+    "Resource",
+    "UntrustedServerError",
+    "is_passing",
+    "repeat_until",
+]
 
 Object = dict[str, Any]
 T = TypeVar("T")
@@ -27,27 +57,6 @@ PAGE = 500
 """Objects that are asked for at once, where there may be many."""
 REQUEST_TIMEOUT = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
-
-
-class ApiError(Exception):
-    """The API answered with an error; carries its Status."""
-
-    def __init__(self, code: int, body: object, retry_after: float | None = None) -> None:
-        status = body if isinstance(body, dict) else {}
-        self.code = code
-        self.reason = str(status.get("reason") or "")
-        self.status_message = str(status.get("message") or body or "")[:2000]
-        self.retry_after = retry_after
-        super().__init__(f"HTTP {code} {self.reason}: {self.status_message}")
-
-    @property
-    def passing(self) -> bool:
-        """Whether the same request may succeed later: too many requests, or a server error."""
-        return self.code == 429 or self.code >= 500
-
-
-class LostConnectionError(Exception):
-    """No answer came: whether the request was carried out is not known."""
 
 
 class Resource:
@@ -80,7 +89,9 @@ DAEMON_SETS = Resource("apps/v1", "daemonsets")
 class Client:
     """One connection pool to one API server.
 
-    `headers` are sent with every request (they hold the token and are never logged).
+    `headers` are sent with every request and hold nothing secret; `credentials` say who we are.
+    `extra` is passed to aiohttp with each request (proxy, the server's name for TLS). `context`
+    and `user` are what the kubeconfig calls the way here.
     """
 
     def __init__(
@@ -88,20 +99,29 @@ class Client:
         session: aiohttp.ClientSession,
         server: str,
         headers: Mapping[str, str],
-        proxy: str | None = None,
-        server_hostname: str | None = None,
+        credentials: Credentials | None = None,
+        extra: Mapping[str, Any] | None = None,
+        context: str | None = None,
+        user: str = "",
     ) -> None:
         self.server = server.rstrip("/")
+        self.context = context
+        self.user = user
         self.requests: collections.Counter[str] = collections.Counter()
         """Requests sent so far, by verb; retries count."""
         self._session = session
         self._headers = headers
-        self._more: dict[str, Any] = {}
-        if proxy:
-            self._more["proxy"] = proxy
-        if server_hostname:
-            self._more["server_hostname"] = server_hostname
+        self._credentials = credentials or Fixed()
+        self._extra = dict(extra or {})
         self._places = asyncio.Semaphore(CONNECTIONS)
+
+    def __repr__(self) -> str:
+        return f"<Client of {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """The server, and the context that leads there."""
+        return self.server + (f" (context {self.context})" if self.context else "")
 
     def apart(self, what: str) -> Client:
         """The same connections, with a count of requests and a name of its own for the server."""
@@ -185,7 +205,6 @@ class Client:
         Raises `ApiError` for an error the API answered, `LostConnectionError` if no whole answer
         came, TimeoutError if none came in time.
         """
-        self.requests[verb] += 1
         headers = {**self._headers, "Accept": "application/json"}
         data = None
         if body is not None:
@@ -194,19 +213,16 @@ class Client:
         try:
             async with (
                 asyncio.timeout(REQUEST_TIMEOUT),
-                self._session.request(
-                    method, self.server + path, params=query, data=data, headers=headers,
-                    **self._more,
-                ) as response,
-            ):  # fmt: skip
-                text = await response.text()
-                if response.status >= 400:
-                    raise ApiError(response.status, _parse(text), _retry_after(response))
+                self._send(verb, method, path, query, headers, data) as response,
+            ):
+                text = await response.read()
         except aiohttp.ClientError as problem:
-            raise LostConnectionError(_in_words(problem)) from None
+            raise lost(problem) from None
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {REQUEST_TIMEOUT:g} s") from None
         answer = _parse(text)
         if not isinstance(answer, dict):
-            raise ApiError(502, f"{path} did not answer with a JSON object: {text[:200]}")
+            raise ApiError(502, f"{path} did not answer with a JSON object")
         return answer
 
     async def watch(
@@ -216,17 +232,12 @@ class Client:
 
         Raises TimeoutError if no byte came for `idle` seconds, otherwise as `request`.
         """
-        self.requests["watch"] += 1
         headers = {**self._headers, "Accept": "application/json"}
-        path = self.server + resource.path(namespace)
+        asked = {"watch": "true", **query}
         try:
-            async with self._session.get(
-                path, params={"watch": "true", **query}, headers=headers, **self._more
+            async with self._send(
+                "watch", "GET", resource.path(namespace), asked, headers
             ) as response:
-                if response.status >= 400:
-                    raise ApiError(
-                        response.status, _parse(await response.text()), _retry_after(response)
-                    )
                 while True:
                     async with asyncio.timeout(idle):
                         line = await response.content.readuntil(b"\n")
@@ -236,7 +247,46 @@ class Client:
                     if isinstance(event, dict):
                         yield event
         except aiohttp.ClientError as problem:
-            raise LostConnectionError(_in_words(problem)) from None
+            raise lost(problem) from None
+        except TimeoutError:
+            raise TimeoutError(f"nothing came for {idle:g} s") from None
+
+    @contextlib.asynccontextmanager
+    async def _send(
+        self,
+        verb: str,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+        data: bytes | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer to a request, if it is no error.
+
+        Who is not known to the API (401) is asked once more with renewed credentials.
+        """
+
+        def send(shown: Pass) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+            self.requests[verb] += 1
+            extra = self._extra if shown.tls is None else {**self._extra, "ssl": shown.tls}
+            return self._session.request(
+                method, self.server + path, params=query, data=data, headers=headers,
+                # The pass would be shown to whomever the answer leads to.
+                allow_redirects=False, middlewares=shown.middlewares, **extra,
+            )  # fmt: skip
+
+        shown = await self._credentials.current()
+        again: Pass | None = None
+        async with send(shown) as response:
+            if response.status == 401:
+                again = await self._credentials.renewed(shown)
+            if again is None:
+                await _raise_for(response, shown)
+                yield response
+        if again is not None:
+            async with send(again) as response:
+                await _raise_for(response, again)
+                yield response
 
 
 async def repeat_until(deadline: float, request: Callable[[], Awaitable[T]]) -> T:
@@ -282,6 +332,13 @@ def _query(**given: str) -> dict[str, str]:
     return {key: value for key, value in given.items() if value}
 
 
+async def _raise_for(response: aiohttp.ClientResponse, shown: Pass) -> None:
+    """Raise `ApiError` for anything but success; a redirect is none."""
+    if response.status >= 300:
+        text = shown.hide((await response.read()).decode("utf-8", "replace"))
+        raise ApiError(response.status, _parse(text), _retry_after(response))
+
+
 def _parse(text: str | bytes) -> Any:
     try:
         return json.loads(text)
@@ -294,10 +351,3 @@ def _retry_after(response: aiohttp.ClientResponse) -> float | None:
         return max(0.0, float(response.headers.get("Retry-After", "")))
     except ValueError:
         return None
-
-
-def _in_words(problem: BaseException) -> str:
-    """What went wrong, without URLs or headers that may hold secrets."""
-    if isinstance(problem, aiohttp.ClientConnectorError):
-        return f"cannot connect to {problem.host}:{problem.port}: {problem.os_error.strerror}"
-    return f"{type(problem).__name__}: {str(problem)[:200]}"

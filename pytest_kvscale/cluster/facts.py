@@ -47,6 +47,7 @@ async def gather(
     Raises `ConfigurationError` if it has no KubeVirt that is ready, or no node that does.
     """
     custom = await kubevirts.find_kubevirt(client)
+    kubevirts.check_ready(custom, client)
     demands = Demands(
         machines=[each.kind.machine(each.sample) for each in templates.all],
         kubevirt=not all(each.is_pod for each in templates.kinds),

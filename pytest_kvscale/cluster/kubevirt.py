@@ -32,18 +32,38 @@ async def find_kubevirt(client: Client) -> Object:
         answer = await client.list(KUBEVIRTS)
     except ApiError as problem:
         if problem.code == 404:
-            raise ConfigurationError(f"the cluster {client.server} has no KubeVirt") from None
+            raise ConfigurationError(
+                f"the cluster {client.name} has no KubeVirt: install it, or name another context"
+            ) from None
         raise
     items = answer.get("items") or []
     if not items:
         raise ConfigurationError(
-            f"the cluster {client.server} has KubeVirt's resources, but no KubeVirt is deployed"
+            f"the cluster {client.name} has KubeVirt's resources, but no KubeVirt is deployed: "
+            "create a KubeVirt CR"
         )
     found: Object = items[0]
-    phase = (found.get("status") or {}).get("phase")
-    if phase != "Deployed":
-        raise ConfigurationError(f"KubeVirt is not ready: its phase is {phase or 'unknown'}")
     return found
+
+
+def check_ready(kubevirt: Object, client: Client) -> None:
+    """Raise `ConfigurationError` if KubeVirt is not ready to run anything.
+
+    Conditions count only where they are: not every KubeVirt has them at any time.
+    """
+    status = kubevirt.get("status") or {}
+    phase = status.get("phase")
+    why = "" if phase == "Deployed" else f"its phase is {phase or 'unknown'}"
+    for each in status.get("conditions") or []:
+        if not why and each.get("type") == "Available" and each.get("status") == "False":
+            said = " ".join(str(each.get("message") or each.get("reason") or "").split())[:200]
+            why = f"it is not available{f' ({said})' if said else ''}"
+    if why:
+        metadata = kubevirt["metadata"]
+        raise ConfigurationError(
+            f"KubeVirt in the cluster {client.name} is not ready: {why}; look into it with "
+            f"kubectl -n {metadata.get('namespace')} describe kubevirt {metadata['name']}"
+        )
 
 
 def version(kubevirt: Object) -> str:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.sim import profile
+from pytest_kvscale.sim.authentication import Gate, read_tokens
 from pytest_kvscale.sim.clock import this_moment
 from pytest_kvscale.sim.cluster import EmbeddedCluster
+from pytest_kvscale.sim.tls import Authority
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,17 +28,34 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on")
     parser.add_argument("--port", type=int, default=0, help="port to serve on (0: any free one)")
     parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="write a kubeconfig here")
+    parser.add_argument(
+        "--tls", action="store_true",
+        help="serve HTTPS with a certificate made for this run; the kubeconfig trusts it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tokens", type=Path, metavar="FILE",
+        help="let in only those with a token of this CSV file: token,user,uid,\"group1,group2\" "
+        "(with --tls also those with a certificate); the kubeconfig has the first one",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     try:
         chosen = profile.load(options.profile)
+        gate = _gate(options)
     except ConfigurationError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 4
-    return asyncio.run(_serve(chosen, options))
+    return asyncio.run(_serve(chosen, gate, options))
 
 
-async def _serve(chosen: profile.Profile, options: argparse.Namespace) -> int:
-    cluster = EmbeddedCluster(chosen, options.profile, options.seed, this_moment())
+def _gate(options: argparse.Namespace) -> Gate:
+    return Gate(
+        read_tokens(options.tokens) if options.tokens is not None else {},
+        Authority() if options.tls else None,
+    )
+
+
+async def _serve(chosen: profile.Profile, gate: Gate, options: argparse.Namespace) -> int:
+    cluster = EmbeddedCluster(chosen, options.profile, options.seed, this_moment(), gate)
     try:
         url = await cluster.start(options.host, options.port)
     except OSError as problem:

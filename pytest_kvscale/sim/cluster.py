@@ -9,6 +9,7 @@ import yaml
 
 from pytest_kvscale.sim import discovery, pods
 from pytest_kvscale.sim.api import Api
+from pytest_kvscale.sim.authentication import Gate
 from pytest_kvscale.sim.client import Client
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
@@ -41,13 +42,19 @@ class EmbeddedCluster:
     """A cluster of this profile; make and start it inside the loop it shall live in.
 
     `epoch` is its date at the start: the profile's own in virtual time, the machine's date for a
-    cluster that runs at the wall's pace.
+    cluster that runs at the wall's pace. `gate` decides who is let in; by default everybody is.
     """
 
     def __init__(
-        self, profile: Profile, name: str, seed: int, epoch: datetime.datetime | None = None
+        self,
+        profile: Profile,
+        name: str,
+        seed: int,
+        epoch: datetime.datetime | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.profile = profile
+        self.gate = gate or Gate()
         draws = Draws(seed)
         calendar = Calendar(epoch or profile.epoch)
         self.store = Store()
@@ -55,7 +62,10 @@ class EmbeddedCluster:
         self.team = Team()
         latency = Latency(profile.api, draws)
         self.server = Server(
-            self.api, latency, discovery.version(profile.versions.kubernetes, name, seed)
+            self.api,
+            latency,
+            discovery.version(profile.versions.kubernetes, name, seed),
+            self.gate,
         )
         self.clients: dict[str, Client] = {}
         self.url = ""
@@ -125,12 +135,13 @@ class EmbeddedCluster:
     def kubeconfig(self) -> str:
         """A kubeconfig for this cluster, as YAML."""
         name = "kvscale-sim"
+        cluster = {"server": self.url, **self.gate.cluster_entry()}
         return yaml.safe_dump(
             {
                 "apiVersion": "v1",
                 "kind": "Config",
-                "clusters": [{"name": name, "cluster": {"server": self.url}}],
-                "users": [{"name": name, "user": {}}],
+                "clusters": [{"name": name, "cluster": cluster}],
+                "users": [{"name": name, "user": self.gate.user_entry()}],
                 "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
                 "current-context": name,
             },
@@ -140,6 +151,7 @@ class EmbeddedCluster:
     def write_kubeconfig(self, path: Path) -> None:
         """Write the kubeconfig, readable for its owner only."""
         path.touch(mode=0o600)
+        path.chmod(0o600)  # One that was there before may have been open to others.
         path.write_text(self.kubeconfig(), encoding="utf-8")
 
 

@@ -115,6 +115,11 @@ def method_not_allowed() -> StatusError:
     return StatusError(405, "MethodNotAllowed", message, {})
 
 
+def unauthorized() -> StatusError:
+    """401: nobody knows who asks."""
+    return StatusError(401, "Unauthorized", "Unauthorized")
+
+
 def unsupported_media_type(accepted: list[str]) -> StatusError:
     """415: a body in a format this request does not take."""
     message = (

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from pytest_kvscale.sim import discovery, errors, resources, table
 from pytest_kvscale.sim.api import Api, Page
+from pytest_kvscale.sim.authentication import USER, Gate
 from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.http import (
     VERBS,
@@ -47,12 +48,15 @@ KEEP_ALIVE_SECONDS = 7 * 24 * 3600
 
 
 class Server:
-    """Serves one API on the loopback; `simulated` is the answer to `/version`."""
+    """Serves one API on the loopback; `version` is the answer to `/version`."""
 
-    def __init__(self, api: Api, latency: Latency, version: Object) -> None:
+    def __init__(
+        self, api: Api, latency: Latency, version: Object, gate: Gate | None = None
+    ) -> None:
         self._api = api
         self._latency = latency
         self._version = version
+        self._gate = gate or Gate()
         self._watches: dict[Watch, None] = {}
         self._runner: web.ServerRunner | None = None
         self.requests: collections.Counter[tuple[str, str, str, int]] = collections.Counter()
@@ -61,7 +65,9 @@ class Server:
         """An exception that was answered with a 500: a bug in the embedded cluster."""
 
     async def start(self, host: str, port: int) -> str:
-        """Begin to serve; returns the server's URL."""
+        """Begin to serve, with TLS if the gate has an authority; returns the server's URL."""
+        authority = self._gate.authority
+        tls = authority.server_context(host) if authority is not None else None
         server = web.Server(
             self._answer,
             handler_cancellation=True,
@@ -70,9 +76,9 @@ class Server:
         )
         self._runner = web.ServerRunner(server, shutdown_timeout=1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
+        await web.TCPSite(self._runner, host, port, ssl_context=tls).start()
         address = self._runner.addresses[0]
-        return f"http://{address[0]}:{address[1]}"
+        return f"{'https' if tls else 'http'}://{address[0]}:{address[1]}"
 
     async def stop(self) -> None:
         """End all watches and stop serving."""
@@ -89,6 +95,7 @@ class Server:
         code = CLIENT_CLOSED
         response: web.StreamResponse
         try:
+            request[USER] = self._gate.admit(request)
             path = request.path
             target = parse(path)
             if target is None:

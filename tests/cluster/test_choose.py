@@ -141,7 +141,9 @@ def test_a_cluster_that_does_not_answer_is_told(tmp_path: Path) -> None:
     path.write_text(KUBECONFIG.replace("https://prod.example.com:6443", server), encoding="utf-8")
     with pytest.raises(ConfigurationError) as caught:
         choose.connect(Settings(kubeconfig=path), {})
-    assert str(caught.value).startswith(f"the cluster {server} does not answer: cannot connect")
+    assert str(caught.value).startswith(
+        f"the cluster {server} (context prod) does not answer: cannot connect to 127.0.0.1:1: "
+    )
     assert "very-secret" not in str(caught.value)
 
 

@@ -14,6 +14,7 @@ import kubernetes.aio.client  # noqa: F401
 import matplotlib.backends.backend_svg
 import matplotlib.figure  # noqa: F401
 import pytest
+import trustme  # noqa: F401
 
 import pytest_kvscale
 from tests.conftest import DATA
@@ -28,6 +29,7 @@ Json = dict[str, Any]
 
 SUITE = """
 import pytest
+import trustme  # noqa: F401
 
 @pytest.mark.density
 def test_density(density_level, density_run, slo):
