@@ -115,7 +115,11 @@ class Turn:
         # If that fails, the lease just runs out.
         with contextlib.suppress(ApiError, LostConnectionError, TimeoutError):
             async with asyncio.timeout(LOOK_EVERY):
-                await self._write(self._lease, holder="")
+                while not await self._write(self._lease, holder=""):
+                    # Another process of this run has renewed it since.
+                    self._lease = await self._client.get(LEASES, NAMESPACE, NAME)
+                    if (self._lease.get("spec") or {}).get("holderIdentity") != self._holder:
+                        return
 
     # The lease ------------------------------------------------------------------------------
 

@@ -49,7 +49,9 @@ def api(answers: Answers, token: str = "") -> Iterator[str]:
     """Serve these answers by path beside those of a cluster that is ready; yields the URL."""
     known: dict[str, Json | tuple[int, Json] | None] = {
         "/version": {"gitVersion": "v1.36.0"},
+        "/apis": {"groups": []},
         "/apis/kubevirt.io/v1/kubevirts": kubevirts(READY),
+        "/apis/kubevirt.io/v1/virtualmachineinstances": {"items": [], "metadata": {}},
         "/api/v1/nodes": {"items": [NODE]},
         "/api/v1/nodes/node-1": NODE,
         "/api/v1/namespaces/kube-system": {"metadata": {"name": "kube-system", "uid": "u-1"}},
