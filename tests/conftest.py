@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +14,6 @@ from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.options import Settings
 
 DATA = Path(__file__).parent / "data"
-IN_CI = os.environ.get("CI") == "true"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -59,14 +56,3 @@ def profile_file(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
-
-
-def program(*names: str) -> str:
-    """The path of a program a test needs; it may be missing, but not in CI."""
-    for name in names:
-        found = shutil.which(name)
-        if found:
-            return found
-    if IN_CI:
-        pytest.fail(f"{' or '.join(names)} is missing, and CI must have it", pytrace=False)
-    pytest.skip(f"{' or '.join(names)} is not installed")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import program
 from tests.plugin.conftest import Suite
+from tests.programs import program
 
 LEVEL_KEYS = {
     "level", "verdict", "requested", "created", "running", "deleted", "left_behind", "failures",

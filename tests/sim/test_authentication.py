@@ -22,7 +22,7 @@ from pytest_kvscale.options import Settings
 from pytest_kvscale.sim.authentication import AUTHENTICATED, OPEN_TO_ALL, Gate, User, read_tokens
 from pytest_kvscale.sim.tls import Authority
 from tests.cluster.conftest import Json
-from tests.conftest import program
+from tests.programs import program
 
 PATIENCE = 60
 TOKENS = '# who may come\ntoken-a,alice,u1,"devs, ops"\n\ntoken-b,bob,u2\n"token,c",carol,,\n'

@@ -5,12 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,55 +15,13 @@ from pytest_kvscale.cluster import choose
 from pytest_kvscale.cluster.client import VMIS
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.options import Settings
-from tests.conftest import program
-
-COMMAND = [sys.executable, "-m", "pytest_kvscale.sim"]
-PATIENCE = 60
-
-
-class Standalone:
-    """A running cluster of its own process."""
-
-    def __init__(self, process: subprocess.Popen[str], url: str, kubeconfig: Path) -> None:
-        self.process = process
-        self.url = url
-        self.kubeconfig = kubeconfig
-
-    def kubectl(self, *arguments: str, text: str | None = None) -> str:
-        """What kubectl prints."""
-        done = subprocess.run(
-            [program("kubectl"), "--kubeconfig", str(self.kubeconfig), *arguments],
-            input=text, capture_output=True, text=True, timeout=PATIENCE, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def post(self, path: str, body: Any) -> None:
-        """Create something."""
-        request = urllib.request.Request(  # noqa: S310 - our own server
-            self.url + path,
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310
-            assert answer.status == 201
+from tests.standalone import COMMAND, PATIENCE, Standalone, running
 
 
 @pytest.fixture(scope="module")
 def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
-    kubeconfig = tmp_path_factory.mktemp("standalone") / "kubeconfig.yaml"
-    process = subprocess.Popen(
-        [*COMMAND, "--profile", "fast", "--kubeconfig", str(kubeconfig)],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    found = re.fullmatch(r"serving an embedded cluster \(SIMULATED, fast\) on (\S+)\n", line)
-    assert found, line
-    yield Standalone(process, found[1], kubeconfig)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(PATIENCE) == 0
-    process.stdout.close()
+    with running(tmp_path_factory.mktemp("standalone")) as cluster:
+        yield cluster
 
 
 def vmi(name: str) -> dict[str, Any]:
