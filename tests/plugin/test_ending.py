@@ -169,18 +169,20 @@ def test_two_runs_take_turns(slow: Standalone, tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("first", "second", "third")]
     for folder in folders:
         folder.mkdir()
-    level = ("--kvscale-levels=2", "--kvscale-set=grace=4")
-    first = Started(folders[0], slow, *level)
-    until(lambda: first.under_way() is not None)
+    level = ("--kvscale-levels=2", "--kvscale-set=grace=1")
+    first = Started(folders[0], slow, *level, "--kvscale-qps=0.001", "--kvscale-burst=1")
+    until(lambda: first.under_way() == {"level": 2})
+    (name,) = [each.name for each in (folders[0] / "reports").iterdir() if each.name != "latest"]
     second = Started(folders[1], slow, *level, "-n1")
+    assert second.process.stdout is not None
+    until(lambda: f"kvscale: waiting for run {name} (" in second.process.stdout.readline())  # type: ignore[union-attr]
     code, output = Started(folders[2], slow, *level, "--kvscale-no-wait").end()
     assert code == 4, output
-    (name,) = [each.name for each in (folders[0] / "reports").iterdir() if each.name != "latest"]
     assert f"is in use by run {name} (" in output
-    assert first.end()[0] == 0
+    first.signal()
+    assert first.end()[0] == 2
     code, output = second.end()
     assert code == 0, output
-    assert f"kvscale: waiting for run {name} (" in output
     times = [
         json.loads((each / "reports" / "latest" / "results.json").read_text(encoding="utf-8"))
         for each in folders[:2]
