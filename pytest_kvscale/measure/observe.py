@@ -6,16 +6,14 @@ only what is needed. It knows no network and no clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from pytest_kvscale.measure import pods, signs
 from pytest_kvscale.measure.stamps import posix
 from pytest_kvscale.measure.timeline import FINAL, PHASES, Creation, PodFacts, Sign, Timeline
 
 Object = dict[str, Any]
-
-_CREATED_BY = "kubevirt.io/created-by"
-_IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
 class Observer:
@@ -36,6 +34,12 @@ class Observer:
         self._by_pod: dict[str, Timeline] = {}
         self._early: dict[str, list[Sign]] = {}
         """Events about objects (by uid) not seen yet."""
+        self._early_pods: dict[str, dict[str, tuple[str, Object, float]]] = {}
+        """What was told last of pods, by uid, of VMIs (by uid) not seen yet."""
+        self._versions: dict[str, int] = {}
+        """The newest version seen of each VMI and pod, by uid."""
+        self._blind: dict[str, tuple[float, float]] = {}
+        """From when to when a stream's watch was last out of sight."""
         self._open: dict[str, None] = {}
         """Names of VMIs that may still come to run."""
         self._present: dict[str, None] = {}
@@ -54,8 +58,11 @@ class Observer:
 
     def refused(self, creation: Creation, refusal: Sign, code: int) -> None:
         """The API did not create it."""
+        timeline = self.timelines[creation.name]
+        if timeline.uid and not 400 <= code < 500:
+            return  # It was created: only the answer was lost.
         creation.refusal, creation.refusal_code = refusal, code
-        self._settle(self.timelines[creation.name])
+        self._settle(timeline)
 
     def delete_asked(self, at: float) -> None:
         """The deletion of all objects was asked for."""
@@ -102,22 +109,29 @@ class Observer:
             case "events" if kind != "DELETED":
                 self._take_event(obj, at)
 
+    def resumed(self, stream: str, since: float, at: float) -> None:
+        """A stream's watch, last heard of at `since`, tells from now on what was missed."""
+        self._blind[stream] = (since, at)
+
     def take_list(self, stream: str, objects: Iterable[Object], at: float, since: float) -> None:
-        """All objects of a stream, listed again after its watch was lost at `since`."""
+        """All objects of a stream, listed again; at `since` all was known last."""
         seen = set()
         for obj in objects:
             seen.add(obj["metadata"]["uid"])
             if stream == "vmis":
                 self._take_vmi("MODIFIED", obj, at, since)
+            elif stream == "events":
+                self._take_event(obj, at, since)
             else:
                 self.take(stream, "MODIFIED", obj, at)
         if stream == "vmis":
+            self.strangers = {uid: name for uid, name in self.strangers.items() if uid in seen}
             for timeline in list(self._by_uid.values()):
                 if timeline.uid not in seen and timeline.gone is None:
                     self._vmi_gone(timeline, at)
         elif stream == "pods":
-            for uid, timeline in list(self._by_pod.items()):
-                if uid not in seen and timeline.pod.gone is None:
+            for uid, timeline in self._by_pod.items():
+                if uid not in seen:
                     self._pod_gone(uid, timeline, at)
 
     # VMIs -----------------------------------------------------------------------------------
@@ -130,6 +144,8 @@ class Observer:
                 self.strangers.pop(uid, None)
             else:
                 self.strangers[uid] = vmi["metadata"]["name"]
+            return
+        if timeline.gone is not None or self._is_old(vmi):
             return
         if kind == "DELETED":
             self._vmi_gone(timeline, at)
@@ -161,45 +177,60 @@ class Observer:
         if timeline.running or timeline.hopeless:
             self._settle(timeline)
 
+    def _is_old(self, obj: Object) -> bool:
+        """Whether a newer version of the object was seen before: watches may be out of order."""
+        metadata = obj["metadata"]
+        text = metadata.get("resourceVersion", "")
+        if not text.isdecimal():
+            return False
+        version, uid = int(text), metadata["uid"]
+        if version < self._versions.get(uid, 0):
+            return True
+        self._versions[uid] = version
+        return False
+
+    def _when(
+        self, stream: str, stamp: float | None, at: float, since: float | None
+    ) -> float | None:
+        """When something happened that was told late; None if it was told when it happened.
+
+        `since` is given by a list; a watch that was lost tells late what was stamped before it
+        was taken up.
+        """
+        guess = at if not stamp or self._offset is None else stamp + self._offset
+        if since is None:
+            if stream not in self._blind:
+                return None
+            since, resumed = self._blind[stream]
+            if guess >= resumed:
+                return None
+        return min(at, max(since, guess))
+
     def _reach(self, timeline: Timeline, phase: str, at: float, since: float | None) -> None:
         """Note when a phase was reached; if a list told of it, by the server's stamp."""
         stamp = timeline.stamps.get(phase)
-        if since is None:
+        when = self._when("vmis", stamp, at, since)
+        if when is None:
             if stamp is not None:
                 # The stamp is cut off to whole seconds: the smallest difference is the nearest.
                 offset = at - stamp
                 self._offset = offset if self._offset is None else min(self._offset, offset)
             timeline.phases[phase] = at
             return
-        earlier = max(timeline.phases.values(), default=since)
-        low = max(since, earlier)
-        guess = at
-        if stamp is not None and self._offset is not None:
-            guess = min(at, max(low, stamp + self._offset))
-        timeline.phases[phase] = guess
+        low = self._blind["vmis"][0] if since is None else since
+        low = max([low, *timeline.phases.values(), *filter(None, (timeline.sent,))])
+        timeline.phases[phase] = min(at, max(low, when))
         timeline.bounds[phase] = (low, at)
 
     def _take_vmi_conditions(self, timeline: Timeline, held: list[Object], at: float) -> None:
-        signs = {}
+        wrong = {}
         for each in held:
-            wrong = each.get("status") == "False" and each.get("type") in (
+            bad = each.get("status") == "False" and each.get("type") in (
                 "Synchronized", "PodScheduled",
             )  # fmt: skip
-            if wrong and each.get("reason"):
-                signs[each["type"]] = (each["reason"], each.get("message", ""), each)
-        self._keep_conditions(timeline, "vmi", signs, at)
-
-    def _keep_conditions(
-        self, timeline: Timeline, source: str, wrong: dict[str, tuple[str, str, Object]], at: float
-    ) -> None:
-        """Keep the conditions that are wrong as signs; those that were and are not, as past."""
-        now = {(reason, message) for reason, message, _ in wrong.values()}
-        for sign in timeline.signs:
-            if sign.source == source and sign.current and (sign.reason, sign.message) not in now:
-                sign.current = False
-        for reason, message, condition in wrong.values():
-            stamp = posix(condition.get("lastTransitionTime")) or 0.0
-            self._add(timeline, Sign(at, source, reason, message, stamp))
+            if bad and each.get("reason"):
+                wrong[each["type"]] = (each["reason"], each.get("message", ""), each)
+        signs.keep_conditions(timeline, "vmi", wrong, at)
 
     def _vmi_gone(self, timeline: Timeline, at: float) -> None:
         timeline.gone = at
@@ -222,6 +253,11 @@ class Observer:
             timeline.uid = metadata["uid"]
             self._by_uid[timeline.uid] = timeline
             self._present[timeline.uid] = None
+            creation = timeline.creation
+            if creation.refusal is not None and not 400 <= creation.refusal_code < 500:
+                # It was created after all: only the answer was lost.
+                creation.refusal, creation.refusal_code = None, 0
+                self._open[timeline.name] = None
             self._take_early(timeline, timeline.uid)
         return timeline
 
@@ -249,8 +285,14 @@ class Observer:
         uid = pod["metadata"]["uid"]
         timeline = self._by_pod.get(uid) or self._owner_of(pod)
         if timeline is None:
+            self._keep_early_pod(kind, pod, at)
+            return
+        if self._is_old(pod):
             return
         facts = timeline.pod
+        if kind == "DELETED" and uid in self._by_pod:
+            self._pod_gone(uid, timeline, at)
+            return
         if facts.uid != uid:
             if facts.uid and facts.gone is None and not facts.ended:
                 return
@@ -261,136 +303,54 @@ class Observer:
         if kind == "DELETED":
             self._pod_gone(uid, timeline, at)
             return
-        if self.level_end is None or at <= self.level_end:
-            self._take_pod_facts(timeline, facts, pod, at)
-
-    def _owner_of(self, pod: Object) -> Timeline | None:
-        metadata = pod["metadata"]
-        owners = [each["uid"] for each in metadata.get("ownerReferences") or []]
-        created_by = (metadata.get("labels") or {}).get(_CREATED_BY)
-        for uid in (created_by, *owners):
-            if uid in self._by_uid:
-                return self._by_uid[uid]
-        return None
-
-    def _take_pod_facts(self, timeline: Timeline, facts: PodFacts, pod: Object, at: float) -> None:
-        status = pod.get("status") or {}
-        conditions = {each["type"]: each for each in status.get("conditions") or []}
-        facts.phase = status.get("phase", "")
-        if facts.scheduled is None and pod["spec"].get("nodeName"):
-            facts.scheduled = at
-        if facts.initialized is None and _is_true(conditions.get("Initialized")):
-            facts.initialized = at
-        states = {each["name"]: each.get("state") or {} for each in _container_statuses(status)}
-        compute = states.get("compute", {})
-        if facts.started is None and "running" in compute:
-            facts.started = at
-        facts.has_sandbox = facts.has_sandbox or bool(
-            status.get("podIP")
-            or _is_true(conditions.get("PodReadyToStartContainers"))
-            or any("running" in each or "terminated" in each for each in states.values())
-        )
-        facts.ended = facts.phase in FINAL or "terminated" in compute
-        self._take_pod_signs(timeline, status, conditions, states, at)
-        state = (
-            facts.phase,
-            facts.scheduled is not None,
-            *((name, *sorted(each)) for name, each in sorted(states.items())),
-        )
-        if state != facts.state:
-            facts.state = state
+        counts = self.level_end is None or at <= self.level_end
+        if counts and pods.take(timeline, pod, at):
             self.last_progress = at
 
-    def _take_pod_signs(
-        self, timeline: Timeline, status: Object, conditions: dict[str, Object],
-        states: dict[str, Object], at: float,
-    ) -> None:  # fmt: skip
-        scheduled = conditions.get("PodScheduled")
-        wrong: dict[str, tuple[str, str, Object]] = {}
-        if scheduled is not None and scheduled.get("status") == "False":
-            reason = scheduled.get("reason", "Unschedulable")
-            wrong["PodScheduled"] = (reason, scheduled.get("message", ""), scheduled)
-        if status.get("reason"):
-            wrong["reason"] = (status["reason"], status.get("message", ""), {})
-        self._keep_conditions(timeline, "pod", wrong, at)
-        timeline.pod.images_pending = False
-        for name, state in states.items():
-            waiting, over = state.get("waiting") or {}, state.get("terminated")
-            reason = waiting.get("reason", "")
-            if reason in _IMAGE_REASONS:
-                timeline.pod.images_pending = True
-            if reason and reason not in ("ContainerCreating", "PodInitializing"):
-                message = f"{name}: {waiting.get('message', '')}"
-                self._add(timeline, Sign(at, "container", reason, message))
-            if over is not None and (name == "compute" or over.get("exitCode")):
-                self._add(timeline, _end_of_container(name, over, at))
+    def _keep_early_pod(self, kind: str, pod: Object, at: float) -> None:
+        """The watch of pods is ahead of the one of VMIs: the pod's turn comes with its VMI."""
+        for owner in pods.owners(pod):
+            early = self._early_pods.setdefault(owner, {})
+            if kind == "DELETED":
+                early.pop(pod["metadata"]["uid"], None)
+            else:
+                early[pod["metadata"]["uid"]] = (kind, pod, at)
+
+    def _owner_of(self, pod: Object) -> Timeline | None:
+        return next((self._by_uid[uid] for uid in pods.owners(pod) if uid in self._by_uid), None)
 
     def _pod_gone(self, uid: str, timeline: Timeline, at: float) -> None:
-        timeline.pod.gone = at
-        self._present.pop(uid, None)
+        """A pod is gone; it need not be the VMI's last one, which may have taken its place."""
+        if uid not in self._present:
+            return
+        self._present.pop(uid)
+        if timeline.pod.uid == uid:
+            timeline.pod.gone = at
         if self.level_end is None or at <= self.level_end:
             self.last_progress = at
         self.on_change()
 
     # Events ---------------------------------------------------------------------------------
 
-    def _take_event(self, event: Object, at: float) -> None:
+    def _take_event(self, event: Object, at: float, since: float | None = None) -> None:
         if self.level_end is not None and at > self.level_end:
             return
         about = event.get("involvedObject") or event.get("regarding") or {}
         if event.get("type") != "Warning" and about.get("kind") != "Node":
             return
-        series = event.get("series") or {}
-        last = (
-            series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
-        )
-        sign = Sign(
-            at,
-            "event",
-            event.get("reason", ""),
-            event.get("message") or event.get("note") or "",
-            posix(last or event["metadata"].get("creationTimestamp")) or 0.0,
-            max(series.get("count") or 0, event.get("count") or 0, 1),
-        )
+        sign = signs.of_event(event, at)
+        sign.at = self._when("events", sign.stamp, at, since) or at
         uid = about.get("uid", "")
         timeline = self._by_uid.get(uid) or self._by_pod.get(uid)
         if about.get("kind") == "Node":
             self.node_signs.append(sign)
         elif timeline is not None:
-            self._add(timeline, sign)
+            signs.add(timeline, sign)
         elif uid:
             self._early.setdefault(uid, []).append(sign)
 
     def _take_early(self, timeline: Timeline, uid: str) -> None:
         for sign in self._early.pop(uid, []):
-            self._add(timeline, sign)
-
-    @staticmethod
-    def _add(timeline: Timeline, sign: Sign) -> None:
-        """Keep a sign; one that says the same as another takes its place, and is counted."""
-        for index, held in enumerate(timeline.signs):
-            if (held.source, held.reason, held.message) == (sign.source, sign.reason, sign.message):
-                if held.source == "event":
-                    newer = sign.stamp > held.stamp and sign.count == 1
-                    sign.count = held.count + 1 if newer else max(held.count, sign.count)
-                    sign.stamp = max(held.stamp, sign.stamp)
-                else:
-                    sign.at = held.at if held.current else sign.at
-                timeline.signs[index] = sign
-                return
-        timeline.signs.append(sign)
-
-
-def _end_of_container(name: str, over: Object, at: float) -> Sign:
-    said = over.get("message") or over.get("reason") or ""
-    text = f"{name} ended with exit code {over.get('exitCode')}: {said}"
-    return Sign(at, "container", "Terminated", text, posix(over.get("finishedAt")) or 0.0)
-
-
-def _container_statuses(status: Object) -> Iterator[Object]:
-    yield from status.get("initContainerStatuses") or []
-    yield from status.get("containerStatuses") or []
-
-
-def _is_true(condition: Object | None) -> bool:
-    return condition is not None and condition.get("status") == "True"
+            signs.add(timeline, sign)
+        for pod in self._early_pods.pop(uid, {}).values():
+            self._take_pod(*pod)
