@@ -25,10 +25,19 @@ from pytest_kvscale.cluster.client import (
     Client,
     LostConnectionError,
     Object,
+    Resource,
     repeat_until,
 )
 from pytest_kvscale.cluster.clock import now
-from pytest_kvscale.cluster.settle import all_watching, following, raise_problem, unless
+from pytest_kvscale.cluster.settle import (
+    LAST_LOOK,
+    QUIET,
+    all_watching,
+    following,
+    look_again,
+    raise_problem,
+    unless,
+)
 from pytest_kvscale.cluster.templates import RUN_LABEL, Template
 from pytest_kvscale.cluster.watch import Follower
 from pytest_kvscale.load.create import Creator
@@ -38,11 +47,14 @@ from pytest_kvscale.measure.figures import Figures, figures
 from pytest_kvscale.measure.observe import Observer
 from pytest_kvscale.measure.recording import Recorder
 from pytest_kvscale.measure.timeline import Creation, Sign
+from pytest_kvscale.waiting import Waiting
 
 LEAST_STALL = 600.0
 STALL_BEYOND_QEMU = 180.0
 PATIENCE = 60.0
 """Seconds the API is given to make the namespace."""
+_WITHOUT_WATCHES = 5.0
+"""Seconds between two looks at what is left, where watches no longer tell."""
 _POD_SECURITY = {"pod-security.kubernetes.io/enforce": "privileged"}
 
 
@@ -79,12 +91,16 @@ class LevelRun:
         self._before = dict(client.requests)
         self._cpu = _cpu_seconds()
         self._start = 0.0
+        self._followers: dict[str, Follower] = {}
+        """By stream."""
+        self._creator = Creator(client, plan.namespace, plan.run, self._answered)
         self.observer = Observer()
         self.ended = "not begun"
         """How the waiting ended, in words."""
         self.problem = ""
         """What cut the level short, if something did."""
         self.namespace_left = False
+        self._unsure_of_namespace = False
         self.end: float | None = None
         """When everything was over (loop time)."""
 
@@ -116,14 +132,17 @@ class LevelRun:
                 stack.callback(self._recorder.close)
             try:
                 made = await self._namespace()
-                followers = self._followers()
-                async with following(*followers) as failing:
-                    await unless(failing, all_watching(followers))
+                self._followers = self._make_followers()
+                async with following(*self._followers.values()) as failing:
+                    async with asyncio.timeout(LAST_LOOK):
+                        await unless(failing, all_watching([*self._followers.values()]))
                     await self._create_and_delete(failing)
             except (ApiError, LostConnectionError, TimeoutError) as problem:
                 self.problem = f"the API was lost: {problem or 'no answer in time'}"
-                self.observer.end_level(now())
+                if self.observer.level_end is None:
+                    self.observer.end_level(now())
             finally:
+                made = made or await self._lost_namespace()
                 if made is not None:
                     await self._remove_namespace(made)
                 self.end = now()
@@ -142,20 +161,43 @@ class LevelRun:
         try:
             return await repeat_until(patience, lambda: client.create(NAMESPACES, "", wanted))
         except ApiError as problem:
+            self._unsure_of_namespace = problem.passing
             if problem.code != 409:
                 raise
+        except (LostConnectionError, TimeoutError):
+            self._unsure_of_namespace = True
+            raise
         there = await repeat_until(patience, lambda: client.get(NAMESPACES, "", name))
-        # It is ours after all if the answer to an earlier create was lost.
-        ours = (there["metadata"].get("labels") or {}).get(RUN_LABEL) == self._plan.run
-        return there if ours else None
+        return there if self._is_ours(there) else None
 
-    def _followers(self) -> list[Follower]:
+    def _is_ours(self, namespace: Object) -> bool:
+        """Whether it was made by this run: also if the answer to the create was lost."""
+        labels = namespace["metadata"].get("labels") or {}
+        return bool(labels.get(RUN_LABEL) == self._plan.run)
+
+    async def _lost_namespace(self) -> Object | None:
+        """The namespace, if it was created and no answer said so."""
+        if not self._unsure_of_namespace:
+            return None
+        client, name, deadline = self._client, self._plan.namespace, now() + PATIENCE
+        try:
+            there = await repeat_until(deadline, lambda: client.get(NAMESPACES, "", name))
+        except (ApiError, LostConnectionError, TimeoutError) as problem:
+            if not isinstance(problem, ApiError) or problem.code != 404:
+                self.problem += f"; the namespace {name} may be there: {problem}"
+            return None
+        return there if self._is_ours(there) else None
+
+    def _sources(self) -> tuple[tuple[str, Resource, str], ...]:
         labels = f"{RUN_LABEL}={self._plan.run}"
-        sources = (("vmis", VMIS, labels), ("pods", PODS, labels), ("events", EVENTS, ""))
-        return [
-            Follower(self._client, kind, self._plan.namespace, _Tap(self, stream), labels=selector)
-            for stream, kind, selector in sources
-        ]
+        return ("vmis", VMIS, labels), ("pods", PODS, labels), ("events", EVENTS, "")
+
+    def _make_followers(self) -> dict[str, Follower]:
+        client, namespace = self._client, self._plan.namespace
+        return {
+            stream: Follower(client, kind, namespace, _Tap(self, stream), labels=selector)
+            for stream, kind, selector in self._sources()
+        }
 
     # The level ------------------------------------------------------------------------------
 
@@ -177,7 +219,6 @@ class LevelRun:
 
     async def _create(self, deadline: float) -> None:
         plan, start = self._plan, now()
-        creator = Creator(self._client, plan.namespace, plan.run, self._answered)
         creations = [
             Creation(f"density-{plan.level}-{index:04d}", round(start + offset, 6))
             for index, offset in enumerate(offsets(plan.level, plan.qps, plan.burst))
@@ -189,7 +230,7 @@ class LevelRun:
             for index, creation in enumerate(creations):
                 yield creation, lambda creation=creation, index=index: self._object(creation, index)  # type: ignore[misc]
 
-        await creator.create_all(planned(), deadline)
+        await self._creator.create_all(planned(), deadline)
 
     def _object(self, creation: Creation, index: int) -> Object:
         plan = self._plan
@@ -209,38 +250,24 @@ class LevelRun:
     async def _wait_for_end(
         self, creating: asyncio.Task[None], failing: asyncio.Task[None], deadline: float
     ) -> None:
-        """Wait until all have settled, nothing progresses any more, or the time is up."""
-        plan, observer, loop = self._plan, self.observer, asyncio.get_running_loop()
-        wake = asyncio.Event()
-        observer.on_change = wake.set
-        creating.add_done_callback(lambda _: wake.set())
-        failing.add_done_callback(lambda _: wake.set())
+        """Wait until the level is over, and keep how it ended."""
+        plan = self._plan
+        waiting = Waiting(
+            self.observer, self._look, self._start, deadline, plan.timeout, plan.stall
+        )
         self.ended = "interrupted"
-        while True:
-            moment = loop.time()  # Not rounded: what is due must count as due.
-            progress = max(self._start, observer.last_progress or 0.0)
-            if failing.done():
-                self.ended = "the watches failed"
-                return
-            if creating.done():
-                creating.result()
-                if observer.settled:
-                    self.ended = f"settled after {durations.write(moment - self._start)}"
-                    return
-            if moment >= deadline:
-                self.ended = (
-                    f"time was up after {durations.write(plan.timeout)} (--kvscale-timeout)"
-                )
-                return
-            if moment >= progress + plan.stall:
-                self.ended = (
-                    f"nothing progressed for {durations.write(plan.stall)} (--kvscale-stall)"
-                )
-                return
-            wake.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(min(deadline, progress + plan.stall)):
-                    await wake.wait()
+        try:
+            self.ended = await waiting.wait(creating, failing)
+        except LostConnectionError:
+            self.ended = "the API was lost"
+            raise
+
+    async def _look(self) -> None:
+        """Have what the level is judged by listed again."""
+        # Events explain failures, and nothing else.
+        all_run = all(each.running for each in self.observer.timelines.values())
+        streams = ("vmis", "pods") if all_run else self._followers
+        await look_again([self._followers[each] for each in streams])
 
     # Ending ---------------------------------------------------------------------------------
 
@@ -252,14 +279,37 @@ class LevelRun:
 
     async def _delete(self, failing: asyncio.Task[None]) -> None:
         deadline = now() + self._plan.delete_timeout
+        blind = failing.done()
         deleter = Deleter(
-            self._client, self.observer, self._plan.namespace, self._plan.run, self._delete_asked
-        )
-        if failing.done():
-            # Without watches nobody sees them go; they are deleted all the same.
-            await deleter.ask(deadline)
+            self._client, self.observer, self._plan.namespace, self._plan.run, self._delete_asked,
+            self._list_all if blind else self._look_for_what_is_left,
+            _WITHOUT_WATCHES if blind else QUIET,
+        )  # fmt: skip
+        if blind:
+            await deleter.delete_all(deadline)
         else:
             await unless(failing, deleter.delete_all(deadline))
+
+    async def _look_for_what_is_left(self) -> None:
+        await self._creator.decided(self._is_there)
+        await look_again([self._followers[each] for each in ("vmis", "pods")])
+
+    async def _list_all(self) -> None:
+        """List everything, where no watch does it any more."""
+        await self._creator.decided(self._is_there)
+        for stream, kind, labels in self._sources():
+            answer = await repeat_until(
+                now() + LAST_LOOK,
+                lambda kind=kind, labels=labels: self._client.list(  # type: ignore[misc]
+                    kind, self._plan.namespace, labels
+                ),
+            )
+            version = str(answer["metadata"]["resourceVersion"])
+            self.listed(stream, answer.get("items") or [], version, now(), self._start)
+
+    def _is_there(self, name: str) -> bool:
+        timeline = self.observer.timelines.get(name)
+        return timeline is None or bool(timeline.uid)
 
     def _delete_asked(self, at: float) -> None:
         if self._recorder is not None:
@@ -287,6 +337,12 @@ class LevelRun:
         if self._recorder is not None:
             self._recorder.write(stream, at, event={"type": kind, "object": obj})
 
+    def resumed(self, stream: str, since: float, at: float) -> None:
+        """A watch that was lost is taken up."""
+        self.observer.resumed(stream, since, at)
+        if self._recorder is not None:
+            self._recorder.write(stream, at, resumed=round(since - self._start, 6))
+
     def listed(
         self, stream: str, objects: list[Object], version: str, at: float, since: float | None
     ) -> None:
@@ -311,6 +367,10 @@ class _Tap:
     def listed(self, objects: list[Object], version: str, at: float, since: float | None) -> None:
         """See `watch.Receiver`."""
         self._level.listed(self._stream, objects, version, at, since)
+
+    def resumed(self, since: float, at: float) -> None:
+        """See `watch.Receiver`."""
+        self._level.resumed(self._stream, since, at)
 
     def changed(self, kind: str, obj: Object, at: float) -> None:
         """See `watch.Receiver`."""

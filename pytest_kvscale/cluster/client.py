@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -24,6 +25,8 @@ CONNECTIONS = 256
 """Requests that may be under way at once."""
 REQUEST_TIMEOUT = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+_LOST = (aiohttp.ClientError, ConnectionError)
+"""What aiohttp raises when a connection breaks; the latter where it breaks while we send."""
 
 
 class ApiError(Exception):
@@ -177,7 +180,7 @@ class Client:
                 text = await response.text()
                 if response.status >= 400:
                     raise ApiError(response.status, _parse(text), _retry_after(response))
-        except aiohttp.ClientError as problem:
+        except _LOST as problem:
             raise LostConnectionError(_in_words(problem)) from None
         answer = _parse(text)
         if not isinstance(answer, dict):
@@ -185,23 +188,35 @@ class Client:
         return answer
 
     async def watch(
-        self, resource: Resource, namespace: str, query: Mapping[str, str], idle: float
+        self,
+        resource: Resource,
+        namespace: str,
+        query: Mapping[str, str],
+        idle: float,
+        opened: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[Object, None]:
         """The events of a watch, as received, until the server ends it.
 
-        Raises TimeoutError if no byte came for `idle` seconds, otherwise as `request`.
+        `opened` is called when the server has taken it up. Raises TimeoutError if that took longer
+        than a request may, or no byte came for `idle` seconds; otherwise as `request`.
         """
         self.requests["watch"] += 1
         headers = {**self._headers, "Accept": "application/json"}
         path = self.server + resource.path(namespace)
         try:
-            async with self._session.get(
-                path, params={"watch": "true", **query}, headers=headers, **self._more
-            ) as response:
-                if response.status >= 400:
-                    raise ApiError(
-                        response.status, _parse(await response.text()), _retry_after(response)
+            async with contextlib.AsyncExitStack() as stack:
+                # A server that accepts and then says nothing must not be waited for for ever.
+                async with asyncio.timeout(REQUEST_TIMEOUT):
+                    response = await stack.enter_async_context(
+                        self._session.get(
+                            path, params={"watch": "true", **query}, headers=headers, **self._more
+                        )
                     )
+                    if response.status >= 400:
+                        raise ApiError(
+                            response.status, _parse(await response.text()), _retry_after(response)
+                        )
+                opened()
                 while True:
                     async with asyncio.timeout(idle):
                         line = await response.content.readuntil(b"\n")
@@ -210,7 +225,7 @@ class Client:
                     event = _parse(line)
                     if isinstance(event, dict):
                         yield event
-        except aiohttp.ClientError as problem:
+        except _LOST as problem:
             raise LostConnectionError(_in_words(problem)) from None
 
 
