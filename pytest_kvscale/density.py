@@ -25,10 +25,19 @@ from pytest_kvscale.cluster.client import (
     LostConnectionError,
     Object,
     Resource,
+    repeat_until,
 )
 from pytest_kvscale.cluster.clock import now
 from pytest_kvscale.cluster.kinds import Kind
-from pytest_kvscale.cluster.settle import all_watching, following, raise_problem, unless
+from pytest_kvscale.cluster.settle import (
+    LAST_LOOK,
+    QUIET,
+    all_watching,
+    following,
+    look_again,
+    raise_problem,
+    unless,
+)
 from pytest_kvscale.cluster.templates import RUN_LABEL, Place, Planned
 from pytest_kvscale.cluster.watch import Follower
 from pytest_kvscale.load.create import Creator
@@ -38,11 +47,14 @@ from pytest_kvscale.measure.figures import Figures, figures
 from pytest_kvscale.measure.observe import Observer, left_behind
 from pytest_kvscale.measure.recording import Recorder
 from pytest_kvscale.measure.timeline import Creation, Sign
+from pytest_kvscale.waiting import Waiting
 
 LEAST_STALL = 600.0
 STALL_BEYOND_QEMU = 180.0
 PATIENCE = 60.0
 """Seconds the API is given to make the namespace."""
+_WITHOUT_WATCHES = 5.0
+"""Seconds between two looks at what is left, where watches no longer tell."""
 _KUBECTL = {"vmis": "vmi", "pods": "pod"}
 
 
@@ -90,11 +102,17 @@ class LevelRun:
         self._before = dict(client.requests)
         self._cpu = _cpu_seconds()
         self._start = 0.0
+        self._followers: dict[str, Follower] = {}
+        """By stream."""
+        self._creator = Creator(client, plan.place.namespace, plan.place.run, self._answered)
         self.observer = Observer()
         self.ended = "not begun"
         """How the waiting ended, in words."""
         self.problem = ""
         """What cut the level short, if something did."""
+        self._own_namespace = namespaces.Own(
+            client, plan.place.namespace, plan.place.run, plan.openshift
+        )
         self.end: float | None = None
         """When everything was over (loop time)."""
 
@@ -138,13 +156,11 @@ class LevelRun:
                 stack.callback(self._recorder.close)
                 self._recorder.write("plan", self._start, level=plan.level, qps=plan.qps)
             try:
-                made = await namespaces.make(
-                    self._client, plan.place.namespace, plan.place.run, plan.openshift,
-                    now() + PATIENCE,
-                )  # fmt: skip
-                followers = self._followers()
-                async with following(*followers) as failing:
-                    await unless(failing, all_watching(followers))
+                made = await self._own_namespace.make(now() + PATIENCE)
+                self._followers = self._make_followers()
+                async with following(*self._followers.values()) as failing:
+                    async with asyncio.timeout(LAST_LOOK):
+                        await unless(failing, all_watching([*self._followers.values()]))
                     await self._create_and_delete(failing)
             except (ApiError, LostConnectionError, TimeoutError) as problem:
                 refused = isinstance(problem, ApiError) and not problem.passing
@@ -153,23 +169,26 @@ class LevelRun:
                 if self.observer.level_end is None:
                     self.observer.end_level(now())
             finally:
+                made = made or await self._lost_namespace()
                 if made is not None:
                     await self._remove_namespace(made)
                 self.end = now()
 
     # Beginning ------------------------------------------------------------------------------
 
-    def _followers(self) -> list[Follower]:
-        place, kinds = self._plan.place, self._plan.kinds
-        labels = f"{RUN_LABEL}={place.run}"
-        sources: list[tuple[str, Resource, str]] = [
+    def _sources(self) -> tuple[tuple[str, Resource, str], ...]:
+        labels, kinds = f"{RUN_LABEL}={self._plan.place.run}", self._plan.kinds
+        return (
             *((each.stream, each.resource, labels) for each in kinds if each.is_owner),
             ("vmis", VMIS, labels), ("pods", PODS, labels), ("events", EVENTS, ""),
-        ]  # fmt: skip
-        return [
-            Follower(self._client, kind, place.namespace, _Tap(self, stream), labels=selector)
-            for stream, kind, selector in sources
-        ]
+        )  # fmt: skip
+
+    def _make_followers(self) -> dict[str, Follower]:
+        client, namespace = self._client, self._plan.place.namespace
+        return {
+            stream: Follower(client, kind, namespace, _Tap(self, stream), labels=selector)
+            for stream, kind, selector in self._sources()
+        }
 
     # The level ------------------------------------------------------------------------------
 
@@ -191,7 +210,6 @@ class LevelRun:
 
     async def _create(self, deadline: float) -> None:
         plan, start = self._plan, now()
-        creator = Creator(self._client, plan.place.namespace, plan.place.run, self._answered)
         creations = [
             Creation(
                 each.name,
@@ -206,7 +224,7 @@ class LevelRun:
         ]
         for creation in creations:
             self.observer.expect(creation)
-        await creator.create_all(zip(creations, plan.objects, strict=True), deadline)
+        await self._creator.create_all(zip(creations, plan.objects, strict=True), deadline)
 
     def _answered(self, creation: Any, at: float, code: int, message: str) -> None:
         if code == 201:
@@ -219,42 +237,26 @@ class LevelRun:
     async def _wait_for_end(
         self, creating: asyncio.Task[None], failing: asyncio.Task[None], deadline: float
     ) -> None:
-        """Wait until all have settled, nothing progresses any more, or the time is up."""
-        plan, observer, loop = self._plan, self.observer, asyncio.get_running_loop()
-        wake = asyncio.Event()
-        observer.on_change = wake.set
-        creating.add_done_callback(lambda _: wake.set())
-        failing.add_done_callback(lambda _: wake.set())
-        self._turn.lost.add_done_callback(lambda _: wake.set())
-        self.ended = "interrupted"
-        while True:
-            moment = loop.time()  # Not rounded: what is due must count as due.
-            progress = max(self._start, observer.last_progress or 0.0)
-            if failing.done():
-                self.ended = "the watches failed"
-                return
-            if self._turn.lost.done():
-                self.ended = self.problem = self._turn.lost.result()
-                return
-            if creating.done():
-                creating.result()
-                if observer.settled:
-                    self.ended = f"settled after {durations.write(moment - self._start)}"
-                    return
-            if moment >= deadline:
-                self.ended = (
-                    f"time was up after {durations.write(plan.timeout)} (--kvscale-timeout)"
-                )
-                return
-            if moment >= progress + plan.stall:
-                self.ended = (
-                    f"nothing progressed for {durations.write(plan.stall)} (--kvscale-stall)"
-                )
-                return
-            wake.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(min(deadline, progress + plan.stall)):
-                    await wake.wait()
+        """Wait until the level is over, and keep how it ended."""
+        plan = self._plan
+        waiting = Waiting(
+            self.observer, self._look, self._start, deadline, plan.timeout, plan.stall
+        )
+        self.ended, lost = "interrupted", self._turn.lost
+        try:
+            self.ended = await waiting.wait(creating, failing, lost)
+        except LostConnectionError:
+            self.ended = "the API was lost"
+            raise
+        if lost.done():
+            self.problem = lost.result()
+
+    async def _look(self) -> None:
+        """Have what the level is judged by listed again."""
+        # Events explain failures, and nothing else.
+        all_run = all(each.running for each in self.observer.timelines.values())
+        streams = self._objects() if all_run else self._followers
+        await look_again([self._followers[each] for each in streams])
 
     # Ending ---------------------------------------------------------------------------------
 
@@ -268,15 +270,41 @@ class LevelRun:
 
     async def _delete(self, failing: asyncio.Task[None]) -> None:
         deadline = now() + self._plan.delete_timeout
-        place, kinds = self._plan.place, self._plan.kinds
+        blind, place = failing.done(), self._plan.place
         deleter = Deleter(
-            self._client, kinds, self.observer, place.namespace, place.run, self._delete_asked
-        )
-        if failing.done():
-            # Without watches nobody sees them go; they are deleted all the same.
-            await deleter.ask(deadline)
+            self._client, self._plan.kinds, self.observer, place.namespace, place.run,
+            self._delete_asked, self._list_all if blind else self._look_for_what_is_left,
+            _WITHOUT_WATCHES if blind else QUIET,
+        )  # fmt: skip
+        if blind:
+            await deleter.delete_all(deadline)
         else:
             await unless(failing, deleter.delete_all(deadline))
+
+    def _objects(self) -> list[str]:
+        """The streams of objects; events only explain them."""
+        return [stream for stream in self._followers if stream != "events"]
+
+    async def _look_for_what_is_left(self) -> None:
+        await self._creator.decided(self._is_there)
+        await look_again([self._followers[each] for each in self._objects()])
+
+    async def _list_all(self) -> None:
+        """List everything, where no watch does it any more."""
+        await self._creator.decided(self._is_there)
+        for stream, kind, labels in self._sources():
+            answer = await repeat_until(
+                now() + LAST_LOOK,
+                lambda kind=kind, labels=labels: self._client.list(  # type: ignore[misc]
+                    kind, self._plan.place.namespace, labels
+                ),
+            )
+            version = str(answer["metadata"]["resourceVersion"])
+            self.listed(stream, answer.get("items") or [], version, now(), self._start)
+
+    def _is_there(self, name: str) -> bool:
+        timeline = self.observer.timelines.get(name)
+        return timeline is None or bool(timeline.uid)
 
     def _delete_asked(self, at: float) -> None:
         if self._recorder is not None:
@@ -300,11 +328,26 @@ class LevelRun:
                 f"kubectl get namespace {name} -o yaml"
             )
 
+    async def _lost_namespace(self) -> Object | None:
+        """The namespace, if it was created and no answer said so."""
+        try:
+            return await self._own_namespace.find(now() + PATIENCE)
+        except (ApiError, LostConnectionError, TimeoutError) as problem:
+            name = self._plan.place.namespace
+            self.problem += f"; the namespace {name} may be there: {problem}"
+        return None
+
     def received(self, stream: str, kind: str, obj: Object, at: float) -> None:
         """One event of a watch."""
         self.observer.take(stream, kind, obj, at)
         if self._recorder is not None:
             self._recorder.write(stream, at, event={"type": kind, "object": obj})
+
+    def resumed(self, stream: str, since: float, at: float) -> None:
+        """A watch that was lost is taken up."""
+        self.observer.resumed(stream, since, at)
+        if self._recorder is not None:
+            self._recorder.write(stream, at, resumed=round(since - self._start, 6))
 
     def listed(
         self, stream: str, objects: list[Object], version: str, at: float, since: float | None
@@ -330,6 +373,10 @@ class _Tap:
     def listed(self, objects: list[Object], version: str, at: float, since: float | None) -> None:
         """See `watch.Receiver`."""
         self._level.listed(self._stream, objects, version, at, since)
+
+    def resumed(self, since: float, at: float) -> None:
+        """See `watch.Receiver`."""
+        self._level.resumed(self._stream, since, at)
 
     def changed(self, kind: str, obj: Object, at: float) -> None:
         """See `watch.Receiver`."""

@@ -57,6 +57,8 @@ PAGE = 500
 """Objects that are asked for at once, where there may be many."""
 REQUEST_TIMEOUT = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+_LOST = (aiohttp.ClientError, ConnectionError)
+"""What aiohttp raises when a connection breaks; the latter where it breaks while we send."""
 
 
 class Resource:
@@ -216,7 +218,7 @@ class Client:
                 self._send(verb, method, path, query, headers, data) as response,
             ):
                 text = await response.read()
-        except aiohttp.ClientError as problem:
+        except _LOST as problem:
             raise lost(problem) from None
         except TimeoutError:
             raise TimeoutError(f"no answer within {REQUEST_TIMEOUT:g} s") from None
@@ -226,18 +228,28 @@ class Client:
         return answer
 
     async def watch(
-        self, resource: Resource, namespace: str, query: Mapping[str, str], idle: float
+        self,
+        resource: Resource,
+        namespace: str,
+        query: Mapping[str, str],
+        idle: float,
+        opened: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[Object, None]:
         """The events of a watch, as received, until the server ends it.
 
-        Raises TimeoutError if no byte came for `idle` seconds, otherwise as `request`.
+        `opened` is called when the server has taken it up. Raises TimeoutError if that took longer
+        than a request may, or no byte came for `idle` seconds; otherwise as `request`.
         """
         headers = {**self._headers, "Accept": "application/json"}
         asked = {"watch": "true", **query}
         try:
-            async with self._send(
-                "watch", "GET", resource.path(namespace), asked, headers
-            ) as response:
+            async with contextlib.AsyncExitStack() as stack:
+                # A server that accepts and then says nothing must not be waited for for ever.
+                async with asyncio.timeout(REQUEST_TIMEOUT):
+                    response = await stack.enter_async_context(
+                        self._send("watch", "GET", resource.path(namespace), asked, headers)
+                    )
+                opened()
                 while True:
                     async with asyncio.timeout(idle):
                         line = await response.content.readuntil(b"\n")
@@ -246,7 +258,7 @@ class Client:
                     event = _parse(line)
                     if isinstance(event, dict):
                         yield event
-        except aiohttp.ClientError as problem:
+        except _LOST as problem:
             raise lost(problem) from None
         except TimeoutError:
             raise TimeoutError(f"nothing came for {idle:g} s") from None

@@ -37,7 +37,7 @@ class NoCredentialsError(LostConnectionError):
     """Nothing was sent: what says who we are could not be had. Its text is one sentence."""
 
 
-def lost(problem: aiohttp.ClientError) -> LostConnectionError:
+def lost(problem: aiohttp.ClientError | ConnectionError) -> LostConnectionError:
     """What went wrong, without URLs or headers that may hold secrets."""
     if isinstance(problem, aiohttp.ClientConnectorCertificateError):
         return UntrustedServerError(

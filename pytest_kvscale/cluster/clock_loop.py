@@ -297,7 +297,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         pair = None
         try:
             await super().sock_connect(sock, address)
-            pair = (sock.getsockname(), sock.getpeername())
+            # Where a server of ours stood, somebody else's may stand by now.
+            if self._wire.is_served(address):
+                pair = (sock.getsockname(), sock.getpeername())
         finally:
             self._wire.connected(number, pair)
 

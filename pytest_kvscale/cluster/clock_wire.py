@@ -132,6 +132,8 @@ class Wire:
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
+        self._addresses: set[Address] = set()
+        """Where listeners of this loop stand or stood."""
         self._pairs: dict[tuple[Address, Address], Pair] = {}
         self._stirred: dict[Pair, None] = {}
         self._ends: dict[int, End] = {}
@@ -146,10 +148,19 @@ class Wire:
         listener.setblocking(False)
         listener.wire = self
         self._listeners.append(listener)
+        self._addresses.add(listener.getsockname())
         return listener
 
     def is_ours(self, address: object) -> bool:
-        """Whether a listener of this loop stands at this address."""
+        """Whether a listener of this loop stands at this address, or stood there.
+
+        Where one stood a connection is refused, which concerns nobody outside: a server that is
+        being restarted must not let time go at the wall's pace meanwhile.
+        """
+        return address in self._addresses
+
+    def is_served(self, address: object) -> bool:
+        """Whether a listener of this loop stands at this address now."""
         self._listeners = [each for each in self._listeners if each.fileno() >= 0]
         return any(each.getsockname() == address for each in self._listeners)
 

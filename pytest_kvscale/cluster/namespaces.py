@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from pytest_kvscale.cluster.client import NAMESPACES, ApiError, Client, Object, repeat_until
+from pytest_kvscale.cluster.client import (
+    NAMESPACES,
+    ApiError,
+    Client,
+    LostConnectionError,
+    Object,
+    repeat_until,
+)
 from pytest_kvscale.cluster.settle import Watched, until
 from pytest_kvscale.cluster.templates import RUN_LABEL
 from pytest_kvscale.errors import ConfigurationError
@@ -31,24 +38,52 @@ async def check(client: Client, name: str) -> bool:
     return True
 
 
-async def make(
-    client: Client, name: str, run: str, openshift: bool, deadline: float
-) -> Object | None:
-    """Make the namespace; None if there is one already, which is then used and kept."""
-    labels = {RUN_LABEL: run, **_POD_SECURITY, **(_OPENSHIFT if openshift else {})}
-    wanted: Object = {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": name, "labels": labels},
-    }
-    try:
-        return await repeat_until(deadline, lambda: client.create(NAMESPACES, "", wanted))
-    except ApiError as problem:
-        if problem.code != 409:
+class Own:
+    """The namespace of a run, if it has to be made."""
+
+    def __init__(self, client: Client, name: str, run: str, openshift: bool) -> None:
+        self._client = client
+        self._name = name
+        self._run = run
+        labels = {RUN_LABEL: run, **_POD_SECURITY, **(_OPENSHIFT if openshift else {})}
+        self._wanted: Object = {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": name, "labels": labels},
+        }
+        self._unsure = False
+        """It may have been made, and no answer said so."""
+
+    async def make(self, deadline: float) -> Object | None:
+        """Make the namespace; None if there is one already, which is then used and kept."""
+        client = self._client
+        try:
+            return await repeat_until(deadline, lambda: client.create(NAMESPACES, "", self._wanted))
+        except ApiError as problem:
+            self._unsure = problem.passing
+            if problem.code != 409:
+                raise
+        except (LostConnectionError, TimeoutError):
+            self._unsure = True
             raise
-    there = await repeat_until(deadline, lambda: client.get(NAMESPACES, "", name))
-    # It is ours after all if the answer to an earlier create was lost.
-    return there if is_ours(there, run) else None
+        return await self._get(deadline)
+
+    async def find(self, deadline: float) -> Object | None:
+        """The namespace, if it was made and no answer said so."""
+        if not self._unsure:
+            return None
+        try:
+            return await self._get(deadline)
+        except ApiError as problem:
+            if problem.code == 404:
+                return None
+            raise
+
+    async def _get(self, deadline: float) -> Object | None:
+        client, name = self._client, self._name
+        there = await repeat_until(deadline, lambda: client.get(NAMESPACES, "", name))
+        # It is ours after all if the answer to an earlier create was lost.
+        return there if is_ours(there, self._run) else None
 
 
 def is_ours(namespace: Object, run: str) -> bool:

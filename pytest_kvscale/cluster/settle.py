@@ -13,6 +13,13 @@ from pytest_kvscale.cluster.watch import Follower
 
 T = TypeVar("T")
 
+QUIET = 240.0
+"""Seconds without news after which one looks again: an event may have been lost on its way. A VMI
+that ends is silent for its grace period (180 s) anyway."""
+LAST_LOOK = 300.0
+"""Seconds the API is given for the look before something is said to be so for good: enough for
+several tries, and for an API that restarts."""
+
 
 class Mirror:
     """What is in one collection, kept up to date by a watch."""
@@ -26,6 +33,9 @@ class Mirror:
         """See `watch.Receiver`."""
         self.objects = {each["metadata"]["name"]: each for each in objects}
         self._tell()
+
+    def resumed(self, since: float, at: float) -> None:
+        """See `watch.Receiver`; what is in a collection does not depend on when it was told."""
 
     def changed(self, kind: str, obj: Object, at: float) -> None:
         """See `watch.Receiver`."""
@@ -82,15 +92,35 @@ async def until(
         Follower(client, each.resource, each.namespace, mirror, each.labels, each.fields)
         for each, mirror in zip(wanted, mirrors, strict=True)
     ]
-    try:
-        async with asyncio.timeout(timeout), following(*followers) as failing:
-            await unless(failing, all_watching(followers))
-            while not reached(mirrors):
-                wake.clear()
-                await unless(failing, wake.wait())
-    except TimeoutError:
-        return False
+    async with following(*followers) as failing:
+        try:
+            async with asyncio.timeout(timeout):
+                await unless(failing, all_watching(followers))
+                quiet = QUIET
+                while not reached(mirrors):
+                    wake.clear()
+                    try:
+                        async with asyncio.timeout(quiet):
+                            await unless(failing, wake.wait())
+                        quiet = QUIET
+                    except TimeoutError:
+                        quiet *= 2
+                        await unless(failing, look_again(followers))
+        except TimeoutError:
+            if not all(each.watching.is_set() for each in followers):
+                return False
+            try:
+                async with asyncio.timeout(LAST_LOOK):
+                    await unless(failing, look_again(followers))
+            except TimeoutError:
+                return False
+            return reached(mirrors)
     return True
+
+
+async def look_again(followers: Sequence[Follower]) -> None:
+    """Have all collections listed again, now."""
+    await asyncio.gather(*(each.look_again() for each in followers))
 
 
 async def all_watching(followers: Sequence[Follower]) -> None:

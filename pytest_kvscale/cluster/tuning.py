@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_kvscale.cluster import kubevirt as kubevirts
-from pytest_kvscale.cluster.client import KUBEVIRTS, NODES, Client, Object
+from pytest_kvscale.cluster.client import KUBEVIRTS, NODES, Client, Object, repeat_until
+from pytest_kvscale.cluster.clock import now
 from pytest_kvscale.cluster.nodes import DEVICE, amount
 from pytest_kvscale.cluster.settle import Mirror, Watched, until
 from pytest_kvscale.documents import read_mapping
@@ -21,6 +22,8 @@ from pytest_kvscale.errors import ConfigurationError, nearest
 TUNINGS = Path(__file__).parent.parent / "tunings"
 NONE = "none"
 ROLLOUT_TIMEOUT = 600.0
+PATIENCE = 120.0
+"""Seconds the API is given to answer: settings must not stay changed because it restarts."""
 _FIELDS = ("configuration", "customizeComponents")
 _PER_NODE = ("configuration", "virtualMachineInstancesPerNode")
 
@@ -159,7 +162,7 @@ class Tuner:
 
         Raises `TuningError`, after what was changed has been put back.
         """
-        found = await kubevirts.find_kubevirt(self._client)
+        found = await self._find()
         self._before = found["spec"]
         made = changes(self._before, tuning)
         if not made:
@@ -186,11 +189,11 @@ class Tuner:
         """Put back what was there; returns the changes left alone because others touched them."""
         if not self.made:
             return []
-        found = await kubevirts.find_kubevirt(self._client)
+        found = await self._find()
         patch, left = undo(found["spec"], self.made, self._before)
+        changed = await self._patch(found, patch) if patch else None
         self.made = []
-        if patch:
-            changed = await self._patch(found, patch)
+        if changed is not None:
             hanging = await self._wait(changed, node)
             if hanging:
                 raise TuningError(
@@ -199,10 +202,15 @@ class Tuner:
                 )
         return left
 
+    async def _find(self) -> Object:
+        return await repeat_until(now() + PATIENCE, lambda: kubevirts.find_kubevirt(self._client))
+
     async def _patch(self, found: Object, patch: Object) -> Object:
         metadata = found["metadata"]
-        return await self._client.patch(
-            KUBEVIRTS, metadata["namespace"], metadata["name"], {"spec": patch}
+        where = (KUBEVIRTS, metadata["namespace"], metadata["name"])
+        # Merged twice is merged once: it may be sent again if its answer was lost.
+        return await repeat_until(
+            now() + PATIENCE, lambda: self._client.patch(*where, {"spec": patch})
         )
 
     async def _wait(self, changed: Object, node: str) -> str:

@@ -93,13 +93,37 @@ def classify(timeline: Timeline) -> Finding:
         return Finding(UNEXPLAINED, tuple(_last_seen(timeline)))
     furthest = max(stage for stage, _, _ in claims)
     here = [(sign, name) for stage, sign, name in claims if stage == furthest]
-    latest = max(sign.at for sign, _ in here) - ONE_REFUSAL
-    winner = min((name for sign, name in here if sign.at >= latest), key=_ORDER.__getitem__)
+    moments = _moments([sign for sign, _ in here])
+    latest = max(moments) - ONE_REFUSAL
+    winner = min(
+        (name for (_, name), at in zip(here, moments, strict=True) if at >= latest),
+        key=_ORDER.__getitem__,
+    )
     texts: dict[str, str] = {}
     for sign, _ in sorted(here, key=lambda each: each[1] != winner):
         # The pod, the VMI and an event may say the same: once is enough.
         texts.setdefault(sign.message, sign.text())
     return Finding(winner, tuple(texts.values())[:_MOST_EVIDENCE])
+
+
+def _moments(signs: list[Sign]) -> list[float]:
+    """When each sign was seen; an event that was told late, when it can have been seen at latest.
+
+    Watches may tell events out of order. One that is stamped earlier than another by so many
+    seconds happened so many seconds before that other one was seen.
+    """
+    events = [sign for sign in signs if sign.source == "event" and sign.stamp]
+    return [
+        min(
+            [sign.at]
+            + [
+                other.at - (other.stamp - sign.stamp)
+                for other in (events if sign in events else ())
+                if other.stamp >= sign.stamp
+            ]
+        )
+        for sign in signs
+    ]
 
 
 def stage_reached(timeline: Timeline) -> str:

@@ -1,14 +1,19 @@
-"""Deleting what a run created, and nothing else, and waiting until it is gone."""
+"""Deleting what a run created, and nothing else, and waiting until it is gone.
+
+What watches tell is checked by a list before it is said that all is gone, when nothing has gone
+for a while, and at the deadline: an event may be lost, or a create may have come late.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Sized
 from typing import Protocol
 
 from pytest_kvscale.cluster.client import ApiError, Client, Resource, repeat_until
 from pytest_kvscale.cluster.clock import now
 from pytest_kvscale.cluster.kinds import Kind
+from pytest_kvscale.cluster.settle import LAST_LOOK, QUIET
 from pytest_kvscale.cluster.templates import RUN_LABEL
 
 
@@ -49,6 +54,8 @@ class Deleter:
         namespace: str,
         run: str,
         asked: Callable[[float], None],
+        look_again: Callable[[], Awaitable[None]],
+        quiet: float = QUIET,
     ) -> None:
         self._client = client
         self._kinds = kinds
@@ -56,26 +63,43 @@ class Deleter:
         self._namespace = namespace
         self._run = run
         self._asked = asked
+        self._look_again = look_again
+        """Has the inventory listed anew."""
+        self._quiet = quiet
+        """Seconds without news after which to look again; each time in vain doubles them."""
 
     async def delete_all(self, deadline: float) -> bool:
         """Delete all objects of ours and wait until they, their VMIs and pods are gone.
 
-        False if something is still there at the deadline (loop time).
+        False if something is still there at the deadline (loop time). Raises TimeoutError if it
+        could not be seen by then.
         """
-        inventory = self._inventory
+        inventory, loop, quiet = self._inventory, asyncio.get_running_loop(), self._quiet
         wake = asyncio.Event()
         inventory.on_change = wake.set
         while True:
             if inventory.undeleted():
                 await self.ask(deadline)
             if not inventory.present:
-                return True
+                await self._look(deadline)
+                if not inventory.present:
+                    return True
+                continue
             wake.clear()
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(min(deadline, loop.time() + quiet)):
                     await wake.wait()
+                quiet = self._quiet
             except TimeoutError:
-                return False
+                await self._look(deadline)
+                quiet *= 2
+                if loop.time() >= deadline:
+                    return not inventory.present
+
+    async def _look(self, deadline: float) -> None:
+        """Look again, at the deadline too: what is gone by then must not be said to be there."""
+        async with asyncio.timeout_at(max(deadline, asyncio.get_running_loop().time() + LAST_LOOK)):
+            await self._look_again()
 
     async def ask(self, deadline: float) -> None:
         """Ask for the deletion of all that is there.

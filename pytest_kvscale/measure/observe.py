@@ -15,8 +15,6 @@ from pytest_kvscale.measure.timeline import FINAL, PHASES, Creation, PodFacts, S
 
 Object = dict[str, Any]
 
-_CREATED_BY = "kubevirt.io/created-by"
-
 
 class Observer:
     """The timelines of one level."""
@@ -36,10 +34,18 @@ class Observer:
         """The timelines of each creation, by its name."""
         self._by_uid: dict[str, Timeline] = {}
         self._by_pod: dict[str, Timeline] = {}
+        self._left: set[str] = set()
+        """uids of objects that are gone: what is told of them late is no longer so."""
         self._replaced: set[str] = set()
         """uids of VMIs in whose place their owner has put another."""
         self._early: dict[str, list[Sign]] = {}
         """Events about objects (by uid) not seen yet."""
+        self._early_pods: dict[str, dict[str, tuple[str, Object, float]]] = {}
+        """What was told last of pods, by uid, of VMIs (by uid) not seen yet."""
+        self._versions: dict[str, int] = {}
+        """The newest version seen of each object, by uid."""
+        self._blind: dict[str, tuple[float, float]] = {}
+        """From when to when a stream's watch was last out of sight."""
         self._open: dict[int, None] = {}
         """Timelines (by id) of VMIs that may still come to run."""
         self._present: dict[str, dict[str, str]] = {"vms": {}, "vmis": {}, "pods": {}}
@@ -65,6 +71,8 @@ class Observer:
 
     def refused(self, creation: Creation, refusal: Sign, code: int) -> None:
         """The API did not create it."""
+        if not 400 <= code < 500 and any(each.uid for each in self._made_by[creation.name]):
+            return  # It was created: only the answer was lost.
         creation.refusal, creation.refusal_code = refusal, code
         for timeline in self._made_by[creation.name]:
             self._settle(timeline)
@@ -129,8 +137,12 @@ class Observer:
             case "events" if kind != "DELETED":
                 self._take_event(obj, at)
 
+    def resumed(self, stream: str, since: float, at: float) -> None:
+        """A stream's watch, last heard of at `since`, tells from now on what was missed."""
+        self._blind[stream] = (since, at)
+
     def take_list(self, stream: str, objects: Iterable[Object], at: float, since: float) -> None:
-        """All objects of a stream, listed again after its watch was lost at `since`."""
+        """All objects of a stream, listed again; at `since` all was known last."""
         seen = set()
         for obj in objects:
             seen.add(obj["metadata"]["uid"])
@@ -139,8 +151,13 @@ class Observer:
                     self._take_vmi("MODIFIED", obj, at, since)
                 case "pods":
                     self._take_pod("MODIFIED", obj, at, since)
+                case "events":
+                    self._take_event(obj, at, since)
                 case _:
                     self.take(stream, "MODIFIED", obj, at)
+        if stream == "vmis":
+            # Of what is no longer there, nothing tells any more.
+            self.strangers = {uid: name for uid, name in self.strangers.items() if uid in seen}
         for uid in [each for each in self._present.get(stream, ()) if each not in seen]:
             self._gone(stream, uid, at)
 
@@ -148,6 +165,7 @@ class Observer:
         """An object of ours is no longer there."""
         if self._present[stream].pop(uid, None) is None:
             return
+        self._left.add(uid)
         timeline, pod_of = self._by_uid.get(uid), self._by_pod.get(uid)
         during = self.level_end is None or at <= self.level_end
         if pod_of is not None and pod_of.pod.uid == uid:
@@ -193,7 +211,7 @@ class Observer:
             self.strangers.pop(uid, None)
             self._gone("vmis", uid, at)
             return
-        if uid in self._replaced:
+        if uid in self._replaced or uid in self._left or self._is_old(vmi):
             return
         timeline = self._by_uid.get(uid) or self._adopt(vmi["metadata"])
         if timeline is None:
@@ -228,22 +246,49 @@ class Observer:
         if timeline.running or timeline.hopeless:
             self._settle(timeline)
 
+    def _is_old(self, obj: Object) -> bool:
+        """Whether a newer version of the object was seen before: watches may be out of order."""
+        metadata = obj["metadata"]
+        text = metadata.get("resourceVersion", "")
+        if not text.isdecimal():
+            return False
+        version, uid = int(text), metadata["uid"]
+        if version < self._versions.get(uid, 0):
+            return True
+        self._versions[uid] = version
+        return False
+
+    def _when(
+        self, stream: str, stamp: float | None, at: float, since: float | None
+    ) -> float | None:
+        """When something happened that was told late; None if it was told when it happened.
+
+        `since` is given by a list; a watch that was lost tells late what was stamped before it
+        was taken up.
+        """
+        guess = at if not stamp or self._offset is None else stamp + self._offset
+        if since is None:
+            if stream not in self._blind:
+                return None
+            since, resumed = self._blind[stream]
+            if guess >= resumed:
+                return None
+        return min(at, max(since, guess))
+
     def _reach(self, timeline: Timeline, phase: str, at: float, since: float | None) -> None:
         """Note when a phase was reached; if a list told of it, by the server's stamp."""
         stamp = timeline.stamps.get(phase)
-        if since is None:
+        when = self._when("vmis", stamp, at, since)
+        if when is None:
             if stamp is not None:
                 # The stamp is cut off to whole seconds: the smallest difference is the nearest.
                 offset = at - stamp
                 self._offset = offset if self._offset is None else min(self._offset, offset)
             timeline.phases[phase] = at
             return
-        earlier = max(timeline.phases.values(), default=since)
-        low = max(since, earlier)
-        guess = at
-        if stamp is not None and self._offset is not None:
-            guess = min(at, max(low, stamp + self._offset))
-        timeline.phases[phase] = guess
+        low = self._blind["vmis"][0] if since is None else since
+        low = max([low, *timeline.phases.values(), *filter(None, (timeline.sent,))])
+        timeline.phases[phase] = min(at, max(low, when))
         timeline.bounds[phase] = (low, at)
 
     def _adopt(self, metadata: Object) -> Timeline | None:
@@ -286,6 +331,11 @@ class Observer:
         timeline.uid = uid
         self._by_uid[uid] = timeline
         self._present[stream][uid] = timeline.name
+        creation = timeline.creation
+        if creation.refusal is not None and not 400 <= creation.refusal_code < 500:
+            # It was created after all: only the answer was lost.
+            creation.refusal, creation.refusal_code = None, 0
+            self._open[id(timeline)] = None
         self._take_early(timeline, uid)
 
     def _settle(self, timeline: Timeline) -> None:
@@ -298,10 +348,17 @@ class Observer:
         uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
         if kind == "DELETED":
             self.strangers.pop(uid, None)
+            for early in self._early_pods.values():
+                early.pop(uid, None)
             self._gone("pods", uid, at)
+            return
+        if uid in self._left or self._is_old(pod):
             return
         timeline = self._by_pod.get(uid) or self._vmi_of(pod) or self._plain(pod)
         if timeline is None:
+            # The watch of pods is ahead of the one of VMIs: the pod's turn comes with its VMI.
+            for owner in pods.owners(pod):
+                self._early_pods.setdefault(owner, {})[uid] = (kind, pod, at)
             return
         if timeline.pod.uid != uid:
             held = timeline.pod
@@ -321,13 +378,7 @@ class Observer:
                 self._enter(timeline, phase, at, since)
 
     def _vmi_of(self, pod: Object) -> Timeline | None:
-        metadata = pod["metadata"]
-        owners = [each["uid"] for each in metadata.get("ownerReferences") or []]
-        created_by = (metadata.get("labels") or {}).get(_CREATED_BY)
-        for uid in (created_by, *owners):
-            if uid in self._by_uid:
-                return self._by_uid[uid]
-        return None
+        return next((self._by_uid[uid] for uid in pods.owners(pod) if uid in self._by_uid), None)
 
     def _plain(self, pod: Object) -> Timeline | None:
         """The timeline of a plain pod of ours."""
@@ -343,13 +394,14 @@ class Observer:
 
     # Events ---------------------------------------------------------------------------------
 
-    def _take_event(self, event: Object, at: float) -> None:
+    def _take_event(self, event: Object, at: float, since: float | None = None) -> None:
         if self._is_over(at):
             return
         about = event.get("involvedObject") or event.get("regarding") or {}
         if event.get("type") != "Warning":
             return
         sign, uid = signs.of_event(event, at), about.get("uid", "")
+        sign.at = self._when("events", sign.stamp, at, since) or at
         timeline = self._by_uid.get(uid) or self._by_pod.get(uid)
         if timeline is not None:
             signs.keep(timeline, sign)
@@ -359,6 +411,9 @@ class Observer:
     def _take_early(self, timeline: Timeline, uid: str) -> None:
         for sign in self._early.pop(uid, []):
             signs.keep(timeline, sign)
+        for kind, pod, at in self._early_pods.pop(uid, {}).values():
+            self._versions.pop(pod["metadata"]["uid"], None)
+            self._take_pod(kind, pod, at)
 
 
 def left_behind(observer: Observer) -> Iterator[tuple[str, str]]:

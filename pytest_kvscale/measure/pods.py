@@ -11,6 +11,8 @@ from pytest_kvscale.measure.timeline import FINAL, Sign, Timeline
 
 Object = dict[str, Any]
 
+_CREATED_BY = "kubevirt.io/created-by"
+
 
 def read(timeline: Timeline, pod: Object, at: float) -> bool:
     """Take in the state of a VMI's pod; whether it has moved on."""
@@ -37,6 +39,14 @@ def read(timeline: Timeline, pod: Object, at: float) -> bool:
     )
     moved, facts.state = state != facts.state, state
     return moved
+
+
+def owners(pod: Object) -> list[str]:
+    """The uids of what a pod may have been made for: the VMI, by its label, or its owners."""
+    metadata = pod["metadata"]
+    created_by = (metadata.get("labels") or {}).get(_CREATED_BY)
+    found = [each["uid"] for each in metadata.get("ownerReferences") or []]
+    return list(dict.fromkeys(filter(None, (created_by, *found))))
 
 
 def phase_of(pod: Object) -> str:

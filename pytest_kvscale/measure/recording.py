@@ -8,7 +8,8 @@
   recorded; `vmis`, if the object makes several; `pod`, if it is a plain one;
 * `vmis`, `pods`, `events` (and `vms`, the objects that make VMIs): `event` as received, with
   `type` and `object`; or `list`, with `resourceVersion` and the number of `items`; a list that
-  followed a lost watch has all its `objects`, and `since`, when the watch was last heard of;
+  came later has all its `objects`, and `since`, when all was known last; or `resumed`, when a
+  watch that was lost, and is taken up now, was last heard of;
 * `delete`: the moment the deletion was asked for; `end`: the moment the level ended.
 """
 
@@ -122,7 +123,10 @@ def replay(lines: Iterable[Line]) -> Observer:
         if stream == "delete":
             observer.delete_asked(at)
         elif stream in _STREAMS and "objects" in line:
-            observer.take_list(stream, line["objects"], at, float(line.get("since") or at))
+            since = line.get("since")
+            observer.take_list(stream, line["objects"], at, at if since is None else float(since))
+        elif stream in _STREAMS and "resumed" in line:
+            observer.resumed(stream, float(line["resumed"]), at)
         elif stream in _STREAMS and _is_event(line.get("event")):
             observer.take(stream, line["event"]["type"], line["event"]["object"], at)
     return observer

@@ -16,9 +16,12 @@ def keep(timeline: Timeline, sign: Sign) -> None:
     for index, held in enumerate(timeline.signs):
         if (held.source, held.reason, held.message) == (sign.source, sign.reason, sign.message):
             if held.source == "event":
+                again = sign.stamp > held.stamp or sign.count > held.count
                 newer = sign.stamp > held.stamp and sign.count == 1
                 sign.count = held.count + 1 if newer else max(held.count, sign.count)
                 sign.stamp = max(held.stamp, sign.stamp)
+                # Told a second time (by a list, by a watch that was taken up) is not seen anew.
+                sign.at = sign.at if again else held.at
             else:
                 sign.at = held.at if held.current else sign.at
             timeline.signs[index] = sign

@@ -15,11 +15,15 @@ from typing import Any
 from pytest_kvscale.sim.api import Api
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
+from pytest_kvscale.sim.faults import Faults
 from pytest_kvscale.sim.latency import Latency
 from pytest_kvscale.sim.patch import MERGE_PATCH, STRATEGIC_MERGE_PATCH
 from pytest_kvscale.sim.profile import RateLimit
 from pytest_kvscale.sim.resources import EVENTS, PODS, Resource
 from pytest_kvscale.sim.store import Event
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+"""Seconds between attempts of a request the API sheds, or while it is down."""
 
 Requests = collections.Counter[tuple[str, str, str, int]]
 
@@ -57,7 +61,13 @@ class Client:
     """One component's access to the API."""
 
     def __init__(
-        self, api: Api, latency: Latency, draws: Draws, component: str, limit: RateLimit
+        self,
+        api: Api,
+        latency: Latency,
+        draws: Draws,
+        faults: Faults,
+        component: str,
+        limit: RateLimit,
     ) -> None:
         self.api = api
         self.component = component
@@ -65,6 +75,12 @@ class Client:
         self.requests: Requests = collections.Counter()
         self._latency = latency
         self._draws = draws
+        self._faults = faults
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the API answers."""
+        return not self._faults.down
 
     def stamp(self) -> str:
         """The date, as objects have it."""
@@ -179,9 +195,21 @@ class Client:
         return await self.create(EVENTS, metadata.get("namespace") or "default", event)
 
     async def _request(self, verb: str, resource: Resource, name: str) -> None:
-        self.requests[self.component, verb, resource.plural, 0] += 1
-        await self.limiter.wait()
-        await asyncio.sleep(self._latency.of(verb, resource.plural, name, self.component))
+        """Take the time a request takes; one that fails for now is sent again, as often as needed.
+
+        A real controller would put what it is at back into its queue and come to the same again.
+        """
+        pause = _FIRST_PAUSE
+        while True:
+            self.requests[self.component, verb, resource.plural, 0] += 1
+            await self.limiter.wait()
+            trouble = self._faults.trouble("players", verb, resource.plural, name)
+            seconds = self._latency.of(verb, resource.plural, name, self.component)
+            await asyncio.sleep(seconds + trouble.delay)
+            if self.reachable and trouble.carried_out:
+                return
+            await asyncio.sleep(pause)
+            pause = min(_LONGEST_PAUSE, 2 * pause)
 
 
 def condition_of(obj: Object, kind: str) -> Object | None:

@@ -14,6 +14,7 @@ from pytest_kvscale.sim.client import Client
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
+from pytest_kvscale.sim.faults import Faults
 from pytest_kvscale.sim.latency import Latency
 from pytest_kvscale.sim.machine import Machine
 from pytest_kvscale.sim.players import garbage_collector, virt_api_kinds
@@ -61,12 +62,9 @@ class EmbeddedCluster:
         self.api = Api(self.store, calendar, draws)
         self.team = Team()
         latency = Latency(profile.api, draws)
-        self.server = Server(
-            self.api,
-            latency,
-            discovery.version(profile.versions.kubernetes, name, seed),
-            self.gate,
-        )
+        self.faults = Faults(self.store, draws, self.team.spawn)
+        version = discovery.version(profile.versions.kubernetes, name, seed)
+        self.server = Server(self.api, latency, version, self.faults, self.gate)
         self.clients: dict[str, Client] = {}
         self.url = ""
         self._draws = draws
@@ -74,7 +72,7 @@ class EmbeddedCluster:
         self._set_up()
 
     def _client(self, component: str, limit: RateLimit) -> Client:
-        client = Client(self.api, self._latency, self._draws, component, limit)
+        client = Client(self.api, self._latency, self._draws, self.faults, component, limit)
         self.clients[component] = client
         return client
 

@@ -134,3 +134,20 @@ def too_many_requests(seconds: int, message: str) -> StatusError:
     details = {"retryAfterSeconds": seconds}
     headers = {"Retry-After": str(seconds)}
     return StatusError(429, "TooManyRequests", message, details, headers)
+
+
+_REASONS = {
+    400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict",
+    410: "Expired", 422: "Invalid", 429: "TooManyRequests", 500: "InternalError",
+    503: "ServiceUnavailable", 504: "Timeout",
+}  # fmt: skip
+
+
+def as_asked_for(code: int, retry_after: int | None = None) -> StatusError:
+    """A refusal that a fault makes."""
+    message = "the embedded cluster was asked for this fault"
+    if retry_after is None:
+        return StatusError(code, _REASONS.get(code, "Unknown"), message)
+    details = {"retryAfterSeconds": retry_after}
+    headers = {"Retry-After": str(retry_after)}
+    return StatusError(code, _REASONS.get(code, "Unknown"), message, details, headers)

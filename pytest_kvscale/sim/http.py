@@ -190,6 +190,12 @@ def bookmark(kind: Resource, version: int, end_of_initial: bool = False) -> byte
     return encode({"type": "BOOKMARK", "object": obj}) + b"\n"
 
 
+def expired_event() -> bytes:
+    """The ERROR event of a watch whose place in the history is no longer kept (410)."""
+    refusal = errors.expired("The resourceVersion for the provided watch is too old.")
+    return encode({"type": "ERROR", "object": refusal.body}) + b"\n"
+
+
 def deleted(kind: Resource, obj: Object) -> Object:
     """The Status that answers a deletion which is done."""
     group = {"group": kind.group} if kind.group else {}

@@ -1,7 +1,8 @@
 """The embedded API over HTTP: paths and query strings in, JSON out.
 
 What a request means is decided in `api`; here stand parsing, content negotiation, watches as
-streams of lines, the time a request takes, and the count of all requests by caller.
+streams of lines, the time a request takes, and the count of all requests by caller. Before and
+after each request it is asked what trouble is to befall it (`faults`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import contextlib
 
 from aiohttp import web
 
-from pytest_kvscale.sim import discovery, errors, resources, table
+from pytest_kvscale.errors import ConfigurationError
+from pytest_kvscale.sim import discovery, errors, fault_kinds, resources, table
 from pytest_kvscale.sim.api import Api, Page
 from pytest_kvscale.sim.authentication import USER, Gate
 from pytest_kvscale.sim.errors import Object, StatusError
+from pytest_kvscale.sim.faults import Active, Faults, Stream, Trouble
 from pytest_kvscale.sim.http import (
     VERBS,
     Target,
@@ -27,6 +30,7 @@ from pytest_kvscale.sim.http import (
     delete_options,
     deleted,
     encode_list,
+    expired_event,
     internal_error,
     list_metadata,
     name_of,
@@ -37,6 +41,7 @@ from pytest_kvscale.sim.http import (
     verb_of,
 )
 from pytest_kvscale.sim.latency import Latency
+from pytest_kvscale.sim.listener import CutError, Listener
 from pytest_kvscale.sim.resources import Resource
 from pytest_kvscale.sim.store import Stored, Watch, encode
 
@@ -44,48 +49,49 @@ BOOKMARK_SECONDS = 60
 WATCH_SECONDS = 3600
 CLIENT_CLOSED = 499
 """Stands for the status of a request whose client went away before it was answered."""
-KEEP_ALIVE_SECONDS = 7 * 24 * 3600
+FAULTS = "/_sim/faults"
 
 
 class Server:
     """Serves one API on the loopback; `version` is the answer to `/version`."""
 
     def __init__(
-        self, api: Api, latency: Latency, version: Object, gate: Gate | None = None
+        self, api: Api, latency: Latency, version: Object, faults: Faults, gate: Gate | None = None
     ) -> None:
         self._api = api
         self._latency = latency
         self._version = version
+        self._faults = faults
         self._gate = gate or Gate()
         self._watches: dict[Watch, None] = {}
-        self._runner: web.ServerRunner | None = None
+        self._listener = Listener(self._answer)
         self.requests: collections.Counter[tuple[str, str, str, int]] = collections.Counter()
         """How often (user agent, verb, resource, status code) was answered."""
         self.problem: BaseException | None = None
         """An exception that was answered with a 500: a bug in the embedded cluster."""
 
+        faults.teach(fault_kinds.Restart, self._restart)
+
     async def start(self, host: str, port: int) -> str:
         """Begin to serve, with TLS if the gate has an authority; returns the server's URL."""
         authority = self._gate.authority
         tls = authority.server_context(host) if authority is not None else None
-        server = web.Server(
-            self._answer,
-            handler_cancellation=True,
-            keepalive_timeout=KEEP_ALIVE_SECONDS,
-            access_log=None,
-        )
-        self._runner = web.ServerRunner(server, shutdown_timeout=1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, host, port, ssl_context=tls).start()
-        address = self._runner.addresses[0]
-        return f"{'https' if tls else 'http'}://{address[0]}:{address[1]}"
+        return await self._listener.start(host, port, tls)
 
     async def stop(self) -> None:
         """End all watches and stop serving."""
         for watch in list(self._watches):
             watch.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._listener.stop()
+
+    async def _restart(self, fault: fault_kinds.Restart, _: Active) -> None:
+        if self._faults.down:
+            return
+        self._faults.down = True
+        try:
+            await self._listener.restart(fault.seconds)
+        finally:
+            self._faults.down = False
 
     # One request ----------------------------------------------------------------------------
 
@@ -98,7 +104,9 @@ class Server:
             request[USER] = self._gate.admit(request)
             path = request.path
             target = parse(path)
-            if target is None:
+            if path == FAULTS or path.startswith(FAULTS + "/"):
+                response = await self._answer_about_faults(request, path)
+            elif target is None:
                 response = self._answer_about_itself(request, path)
             else:
                 plural = target.resource.plural
@@ -113,6 +121,9 @@ class Server:
             response = answer(status_of(refusal), refusal.status)
         except (ConnectionError, asyncio.CancelledError):
             raise
+        except CutError as cut:
+            await cut.carry_out(request)
+            raise asyncio.CancelledError from None
         except Exception as problem:  # noqa: BLE001 - told to the client and to the cluster's owner
             self.problem = problem
             code = 500
@@ -138,15 +149,56 @@ class Server:
             return answer(document)
         return web.Response(status=404, text="404 page not found\n")
 
-    async def _answer_about_objects(  # noqa: PLR0911 - one for each verb
+    async def _answer_about_faults(self, request: web.BaseRequest, path: str) -> web.Response:
+        """`/_sim/faults`: ask for a fault, see all, take back one or all."""
+        which = path[len(FAULTS) + 1 :]
+        match request.method, which:
+            case "POST", "":
+                try:
+                    fault = fault_kinds.read(as_object(await body_of(request)))
+                except ConfigurationError as mistake:
+                    raise errors.bad_request(str(mistake)) from None
+                active = self._faults.add(fault)
+                return answer(active.describe(asyncio.get_running_loop().time()), 201)
+            case "GET", "":
+                return answer({"faults": self._faults.describe()})
+            case "DELETE", "":
+                return answer({"removed": self._faults.remove()})
+            case "DELETE", _ if which.isdecimal() and self._faults.remove(int(which)):
+                return answer({"removed": 1})
+            case "DELETE", _:
+                raise StatusError(404, "NotFound", f"there is no fault {which!r}")
+        raise errors.method_not_allowed()
+
+    async def _answer_about_objects(
         self, request: web.BaseRequest, target: Target, verb: str
     ) -> web.StreamResponse:
-        if verb == "watch":
-            return await self._watch(request, target)
+        plural = target.resource.plural
         body = (
             await body_of(request) if request.method in ("POST", "PUT", "PATCH", "DELETE") else None
         )
-        await asyncio.sleep(self._latency.of(verb, target.resource.plural, name_of(target, body)))
+        name = name_of(target, body)
+        trouble = self._faults.trouble("clients", verb, plural, name)
+        if verb == "watch":
+            if trouble.delay:
+                await asyncio.sleep(trouble.delay)
+            _end_by(trouble)
+            return await self._watch(request, target)
+        await asyncio.sleep(self._latency.of(verb, plural, name) + trouble.delay)
+        if not trouble.carried_out:
+            _end_by(trouble)
+        try:
+            response = self._carry_out(request, target, verb, body)
+        except StatusError as refusal:
+            if trouble.answer is None and trouble.cut is None:
+                raise
+            response = answer(refusal.body, refusal.code, refusal.headers)
+        _end_by(trouble, response)
+        return response
+
+    def _carry_out(  # noqa: PLR0911 - one for each verb
+        self, request: web.BaseRequest, target: Target, verb: str, body: object
+    ) -> web.Response:
         dry_run = "All" in request.query.getall("dryRun", [])
         api, kind, namespace, name = (
             self._api, target.resource, target.namespace, target.name,
@@ -227,16 +279,23 @@ class Server:
             target.resource, query_of(request, target), None if initial or not since else since
         )
         self._watches[watch] = None
+        stream = self._faults.opened(target.resource.plural, watch)
         agent = request.headers.get("User-Agent", "")
         self.requests[agent, "watch", target.resource.plural, 200] += 1
         try:
-            return await self._stream(request, target.resource, watch, initial)
+            return await self._stream(request, target.resource, watch, stream, initial)
         finally:
             watch.close()
+            self._faults.closed(stream)
             self._watches.pop(watch, None)
 
     async def _stream(
-        self, request: web.BaseRequest, kind: Resource, watch: Watch, initial: bool
+        self,
+        request: web.BaseRequest,
+        kind: Resource,
+        watch: Watch,
+        stream: Stream,
+        initial: bool,
     ) -> web.StreamResponse:
         query = request.query
         bookmarks = query.get("allowWatchBookmarks") in ("true", "1")
@@ -251,21 +310,30 @@ class Server:
         with contextlib.suppress(ConnectionError):
             while not watch.closed:
                 lines = []
-                for event, stored in watch.take():
+                for event, stored in stream.changes():
                     lines.append(self._line(kind, event, stored, as_table, first))
                     first = False
                 if initial:
                     lines.append(bookmark(kind, watch.version, end_of_initial=True))
                     initial = False
+                if stream.silent:
+                    await watch.wait_for_end()
+                    return response
                 if lines:
                     await response.write(b"".join(lines))
                 left = end - loop.time()
                 if left <= 0:
                     break
-                quiet = not await watch.wait(min(left, BOOKMARK_SECONDS))
-                if quiet and bookmarks and left > BOOKMARK_SECONDS:
+                longest = min(left, BOOKMARK_SECONDS)
+                patience = stream.patience(longest)
+                quiet = not await watch.wait(patience) and patience == longest
+                if quiet and bookmarks and left > BOOKMARK_SECONDS and not stream.silent:
                     watch.version = max(watch.version, self._api.store.version)
                     await response.write(bookmark(kind, watch.version))
+            if stream.ending == "expired":
+                await response.write(expired_event())
+            if stream.ending == "reset":
+                raise CutError
             await response.write_eof()
         return response
 
@@ -276,3 +344,13 @@ class Server:
         if as_table:
             raw = encode(self._table(kind, Page([stored], stored.version), with_columns=first))
         return b'{"type":"' + event.encode() + b'","object":' + raw + b"}\n"
+
+
+def _end_by(trouble: Trouble, response: web.Response | None = None) -> None:
+    """Let a request end in trouble, if it is to; `response` is what would be answered."""
+    if trouble.cut is not None:
+        if trouble.cut == "middle" and response is not None and isinstance(response.body, bytes):
+            raise CutError(response.body, response.status)
+        raise CutError
+    if trouble.answer is not None:
+        raise trouble.answer

@@ -97,6 +97,12 @@ class Watch:
             return False
         return True
 
+    async def wait_for_end(self) -> None:
+        """Wait until the watch is closed, and let what comes meanwhile go."""
+        while not self.closed:
+            self._queue.clear()
+            await self.wait()
+
     def take(self) -> Iterator[tuple[EventType, Stored]]:
         """All that has come since the last time."""
         while self._queue:

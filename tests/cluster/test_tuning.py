@@ -139,6 +139,29 @@ def test_a_tuning_is_rolled_out_and_put_back(connect: Callable[..., Connection])
     assert spec_of(connection) == before
 
 
+def test_an_api_that_restarts_leaves_no_setting_changed(
+    connect: Callable[..., Connection],
+) -> None:
+    connection = connect()
+    before = copy.deepcopy(spec_of(connection))
+    tuner = Tuner(connection.client)
+    trouble = (
+        {"kind": "restart", "seconds": 20, "times": 3, "every": 25},
+        {"kind": "cut", "when": "after", "verbs": ["patch"], "times": 2},
+    )
+
+    def make_trouble() -> None:
+        for fault in trouble:
+            connection.run(connection.client.request("create", "POST", "/_sim/faults", body=fault))
+
+    make_trouble()
+    connection.run(tuner.apply(tuning.load("density"), "node"))
+    assert spec_of(connection) != before
+    make_trouble()
+    connection.run(tuner.put_back("node"))
+    assert spec_of(connection) == before
+
+
 def test_a_tuning_that_is_there_already_changes_nothing(connect: Callable[..., Connection]) -> None:
     connection = connect()
     first, second = Tuner(connection.client), Tuner(connection.client)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from pytest_kvscale.cluster.client import PODS, ApiError, Object
+from pytest_kvscale.cluster.client import PODS, REQUEST_TIMEOUT, ApiError, Object
 from pytest_kvscale.cluster.clock import VirtualClock
-from pytest_kvscale.cluster.settle import Watched, until
+from pytest_kvscale.cluster.settle import QUIET, Watched, until
 from pytest_kvscale.cluster.watch import BOOKMARK_PATIENCE, PATIENCE, Follower
 from tests.cluster.scripted import answering, cut, line, status
 
@@ -23,10 +23,14 @@ class Notes:
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
+        self.resumptions: list[tuple[float, float]] = []
 
     def listed(self, objects: list[Object], version: str, at: float, since: float | None) -> None:
         names = [each["metadata"]["name"] for each in objects]
         self.told.append(("list", names, version, since if since is None else round(since, 6)))
+
+    def resumed(self, since: float, at: float) -> None:
+        self.resumptions.append((round(since, 6), round(at, 6)))
 
     def changed(self, kind: str, obj: Object, at: float) -> None:
         self.told.append((kind, obj["metadata"]["name"], round(at, 6)))
@@ -40,6 +44,10 @@ class Server:
 
     def __init__(self, *steps: Step, listed: tuple[str, ...] = (), version: int = 10) -> None:
         self._steps = list(steps)
+        self.set(listed, version)
+
+    def set(self, listed: tuple[str, ...], version: int) -> None:
+        """List this from now on."""
         self._listed = listed
         self._version = version
 
@@ -82,12 +90,14 @@ def refusing(code: int, **headers: str) -> Step:
     return answer
 
 
-def follow(clock: VirtualClock, server: Server, seconds: float) -> tuple[list[Any], list[Any]]:
+def follow(
+    clock: VirtualClock, server: Server, seconds: float, given: Notes | None = None
+) -> tuple[list[Any], list[Any]]:
     """Follow for some seconds; returns what was told, and what the server was asked."""
 
     async def work() -> tuple[list[Any], list[Any]]:
         async with answering(server) as (client, script):
-            notes = Notes()
+            notes = given or Notes()
             task = asyncio.create_task(Follower(client, PODS, "n", notes).run())
             await asyncio.sleep(seconds)
             task.cancel()
@@ -158,6 +168,87 @@ def test_a_version_that_is_too_old_means_listing_again(
     assert (kind, names, version) == ("list", ["a", "c"], "10")
     assert since in (0.0, 7.0)
     assert [query.get("resourceVersion") for _, query in asked] == [None, "10", "11", None, "10"]
+
+
+def test_a_watch_that_is_taken_up_says_since_when_it_was_lost(clock: VirtualClock) -> None:
+    server = Server(
+        sending(5.0, line("ADDED", "a", 11), 5.0, end="cut"), refusing(503, **{"Retry-After": "9"}),
+        sending(line("ADDED", "b", 12), end="hang"),
+    )  # fmt: skip
+    notes = Notes()
+    follow(clock, server, 100, notes)
+    assert notes.resumptions == [(5.0, 19.1)]
+
+
+def test_a_watch_that_is_not_even_answered_is_given_up(clock: VirtualClock) -> None:
+    async def say_nothing(request: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.sleep(1e6)
+        return web.Response()
+
+    told, asked = follow(clock, Server(say_nothing, sending(line("ADDED", "a", 11))), 70)
+    assert told[-1][:2] == ("ADDED", "a")
+    assert asked[2][0] == pytest.approx(REQUEST_TIMEOUT + 0.1)
+
+
+def test_watches_that_end_at_once_are_asked_for_less_and_less(clock: VirtualClock) -> None:
+    _, asked = follow(clock, Server(*[sending()] * 500), 100)
+    assert len(asked) < 25
+
+
+def test_versions_that_are_always_too_old_are_asked_for_less_and_less(clock: VirtualClock) -> None:
+    _, asked = follow(clock, Server(*[refusing(410)] * 500), 100)
+    assert len(asked) < 50
+
+
+def test_a_pause_the_api_asks_for_has_an_end(clock: VirtualClock) -> None:
+    server = Server(refusing(429, **{"Retry-After": "86400"}), sending(line("ADDED", "a", 11)))
+    told, _ = follow(clock, server, 100)
+    assert told[-1] == ("ADDED", "a", 60.0)
+
+
+def test_one_can_look_again_and_nothing_older_is_told(clock: VirtualClock) -> None:
+    server = Server(sending(line("ADDED", "a", 11), end="hang"), sending(end="hang"))
+
+    async def work() -> tuple[list[Any], list[str]]:
+        async with answering(server) as (client, script):
+            notes = Notes()
+            follower = Follower(client, PODS, "n", notes)
+            task = asyncio.create_task(follower.run())
+            await asyncio.sleep(50)
+            server.set(listed=("a", "b"), version=20)
+            await asyncio.gather(follower.look_again(), follower.look_again())
+            await asyncio.sleep(1)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            return notes.told, [path for _, _, path in script.asked]
+
+    told, asked = clock.run(work())
+    assert told == [
+        ("list", [], "10", None), ("ADDED", "a", 0.0), ("list", ["a", "b"], "20", 0.0),
+    ]  # fmt: skip
+    assert "resourceVersion=20" in asked[-1]
+    assert len(asked) == 4
+
+
+def test_looking_again_waits_for_an_api_that_is_lost(clock: VirtualClock) -> None:
+    async def work() -> float:
+        lost = [refusing(503)] * 5
+        async with answering(Server(sending(end="hang"), *lost)) as (client, script):
+            follower = Follower(client, PODS, "n", Notes())
+            task = asyncio.create_task(follower.run())
+            await asyncio.sleep(10)
+            answer = script.answer
+            script.answer = refusing(503)
+            looking = asyncio.create_task(follower.look_again())
+            await asyncio.sleep(100)
+            assert not looking.done()
+            script.answer = answer
+            await looking
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            return asyncio.get_running_loop().time()
+
+    assert 110 < clock.run(work()) < 121
 
 
 def test_silence_after_bookmarks_is_a_half_open_connection(clock: VirtualClock) -> None:
@@ -231,3 +322,32 @@ def test_waiting_for_a_state_raises_what_keeps_it_from_looking(clock: VirtualClo
             return caught.value.code
 
     assert clock.run(work()) == 403
+
+
+def test_waiting_for_a_state_looks_again_when_nothing_is_told(clock: VirtualClock) -> None:
+    """The event that would have told was lost."""
+    server = Server(sending(end="hang"), sending(end="hang"))
+
+    async def work() -> list[Any]:
+        async with answering(server) as (client, _):
+            loop = asyncio.get_running_loop()
+            loop.call_later(5, server.set, ("a",), 11)
+            wanted = [Watched(PODS, "n")]
+            found = await until(client, wanted, lambda mirrors: bool(mirrors[0].objects), 1000)
+            return [found, loop.time()]
+
+    assert clock.run(work()) == [True, QUIET]
+
+
+def test_waiting_for_a_state_looks_a_last_time_when_the_time_is_up(clock: VirtualClock) -> None:
+    server = Server(sending(end="hang"), sending(end="hang"))
+
+    async def work() -> list[Any]:
+        async with answering(server) as (client, _):
+            loop = asyncio.get_running_loop()
+            loop.call_later(5, server.set, ("a",), 11)
+            wanted = [Watched(PODS, "n")]
+            found = await until(client, wanted, lambda mirrors: bool(mirrors[0].objects), 60)
+            return [found, loop.time()]
+
+    assert clock.run(work()) == [True, 60]

@@ -247,3 +247,24 @@ def test_whatever_was_seen_there_is_one_class_with_evidence(signs: list[Sign], s
     assert finding.name in {*CLASSES, UNEXPLAINED}
     assert finding.evidence
     assert classify(timeline(*reversed(signs), stage=stage)).name == finding.name
+
+
+@pytest.mark.parametrize("late", ["FailedKillPod", "FailedCreatePodSandBox"])
+def test_an_event_that_is_told_late_still_belongs_to_its_refusal(late: str) -> None:
+    """Its stamp says when it happened, beside those of the other events."""
+    signs = [
+        Sign(10.0, "event", "FailedKillPod", "KillPodSandboxError: x", stamp=1000.0),
+        Sign(10.0, "event", "FailedCreatePodSandBox", DEADLINE, stamp=1000.0),
+    ]
+    for sign in signs:
+        if sign.reason == late:
+            sign.at = 15.0
+    assert classify(timeline(*signs, stage="sandbox")).name == "KillPodSandbox"
+
+
+def test_a_refusal_that_came_first_and_is_told_last_is_not_the_latest() -> None:
+    signs = [
+        Sign(60.0, "event", "FailedKillPod", "KillPodSandboxError: x", stamp=1000.0),
+        Sign(50.0, "event", "FailedCreatePodSandBox", DEADLINE, stamp=1040.0),
+    ]
+    assert classify(timeline(*signs, stage="sandbox")).name == "SandboxTimeout"

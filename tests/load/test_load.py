@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.cluster.kinds import KINDS
+from pytest_kvscale.cluster.settle import QUIET
 from pytest_kvscale.cluster.templates import Planned
 from pytest_kvscale.load.create import Creator
 from pytest_kvscale.load.delete import Deleter
@@ -152,6 +153,8 @@ class Inventory:
         self.asked_for: dict[str, str] = {}
         self.strangers: dict[str, str] = {}
         self.on_change: Callable[[], None] = lambda: None
+        self.looked = 0
+        self.when_looked_at: Callable[[], None] = lambda: None
 
     @property
     def present(self) -> int:
@@ -165,6 +168,10 @@ class Inventory:
 
     def delete_asked(self, at: float) -> None:
         self.asked_for.update(self.names)
+
+    async def look_again(self) -> None:
+        self.looked += 1
+        self.when_looked_at()
 
     def gone(self, *names: str) -> None:
         for name in names:
@@ -181,7 +188,9 @@ def delete(
     async def work() -> tuple[bool, list[tuple[str, str]]]:
         async with answering(accept) as (client, script):
             plan()
-            deleter = Deleter(client, [KIND], inventory, "ns", "r1", lambda _: None)
+            deleter = Deleter(
+                client, [KIND], inventory, "ns", "r1", lambda _: None, inventory.look_again
+            )
             gone = await deleter.delete_all(deadline)
             return gone, [
                 (method, path.partition("virtualmachineinstances")[2])
@@ -236,6 +245,86 @@ def test_what_is_still_there_at_the_deadline_is_told(clock: VirtualClock) -> Non
     gone, _ = delete(clock, Inventory(a="1"), lambda: None, deadline=60.0)
     assert not gone
     assert clock.loop.time() == 60
+
+
+def test_what_only_a_list_shows_is_deleted_too(clock: VirtualClock) -> None:
+    """A create came late, and its event was lost: the last look finds it."""
+    inventory = Inventory(a="1")
+
+    def appear() -> None:
+        if inventory.looked == 1:
+            inventory.names["late"] = "2"
+            later(5, inventory.gone, "late")
+
+    inventory.when_looked_at = appear
+    gone, asked = delete(clock, inventory, lambda: later(5, inventory.gone, "a"))
+    assert gone
+    assert len(asked) == 2
+    assert inventory.looked == 2
+
+
+def test_what_is_gone_unseen_is_found_gone(clock: VirtualClock) -> None:
+    inventory = Inventory(a="1", b="2")
+    inventory.when_looked_at = inventory.names.clear
+    gone, _ = delete(clock, inventory, lambda: None, deadline=1800.0)
+    assert gone
+    assert clock.loop.time() == QUIET
+
+
+def test_what_is_gone_unseen_is_not_left_behind_at_the_deadline(clock: VirtualClock) -> None:
+    inventory = Inventory(a="1")
+    inventory.when_looked_at = inventory.names.clear
+    gone, _ = delete(clock, inventory, lambda: None, deadline=60.0)
+    assert gone
+    assert clock.loop.time() == 60
+
+
+def test_it_does_not_look_for_ever(clock: VirtualClock) -> None:
+    inventory = Inventory(a="1")
+    gone, _ = delete(clock, inventory, lambda: None, deadline=1800.0)
+    assert not gone
+    assert inventory.looked == 4
+
+
+def given_up(clock: VirtualClock, api: Api, after: float) -> tuple[Answers, float]:
+    """Give a create up after so many seconds; its answers, and when it was decided."""
+    creation = Creation("vmi-0", 0.0)
+    answers: Answers = []
+
+    async def work() -> tuple[Answers, float]:
+        async with answering(api) as (client, _):
+            creator = Creator(
+                client, "ns", "r1", lambda *told: answers.append((told[0].name, *told[1:]))
+            )
+            obj = {"metadata": {"name": "vmi-0", "labels": {"kvscale.io/run": "r1"}}}
+            planned = Planned("vmi-0", KIND, 1, obj)
+            task = asyncio.create_task(creator.create_all([(creation, planned)], 1000.0))
+            await asyncio.sleep(after)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await creator.decided(lambda name: name in api.objects)
+            return answers, asyncio.get_running_loop().time()
+
+    return clock.run(work())
+
+
+def test_a_create_given_up_under_way_is_still_answered(clock: VirtualClock) -> None:
+    api = Api(delay=20.0)
+    answers, moment = given_up(clock, api, 5.0)
+    assert answers == [("vmi-0", 20.0, 201, "")]
+    assert (list(api.objects), moment) == (["vmi-0"], 20.0)
+
+
+def test_a_create_given_up_while_it_was_shed_says_so(clock: VirtualClock) -> None:
+    answers, moment = given_up(clock, Api(*["429"] * 100), 5.0)
+    assert [code for _, _, code, _ in answers] == [429]
+    assert moment == 5.0
+
+
+def test_a_create_whose_answer_was_lost_may_take_effect_for_a_minute(clock: VirtualClock) -> None:
+    api = Api("cut before", *["503"] * 100)
+    _, moment = given_up(clock, api, 0.05)
+    assert moment == 60.0
 
 
 def test_nothing_to_delete_asks_nothing(clock: VirtualClock) -> None:

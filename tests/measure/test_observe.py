@@ -245,3 +245,113 @@ def test_the_plot_has_each_vmi_in_one_phase_at_a_time(observer: Observer) -> Non
     assert shown["phases"]["Running"][shown["moments"].index(10.0)] == 2
     assert shown["phases"]["Ended"][shown["moments"].index(15.0)] == 2
     assert totals[-1] == 0
+
+
+# Losing sight ---------------------------------------------------------------------------------
+
+
+def test_what_is_older_than_what_was_seen_is_no_news(observer: Observer) -> None:
+    observer.take("vmis", "ADDED", vmi("Scheduling", resourceVersion="10"), 1.0)
+    observer.take("vmis", "MODIFIED", vmi("Running", resourceVersion="12"), 2.0)
+    observer.take("vmis", "MODIFIED", vmi("Scheduled", resourceVersion="11"), 3.0)
+    timeline = observer.timelines["one"]
+    assert timeline.running
+    assert timeline.phases["Scheduled"] == 2.0
+    assert observer.last_progress == 2.0
+
+
+def test_what_is_gone_is_gone_once(observer: Observer) -> None:
+    observer.take("vmis", "ADDED", vmi("Running", resourceVersion="10"), 1.0)
+    for at in (2.0, 3.0):
+        observer.take("vmis", "DELETED", vmi("Running", resourceVersion="12"), at)
+    observer.take("vmis", "MODIFIED", vmi("Running", resourceVersion="11"), 4.0)
+    assert observer.timelines["one"].gone == 2.0
+    assert observer.present == 0
+
+
+def test_a_pod_told_of_before_its_vmi_is_not_lost(observer: Observer) -> None:
+    observer.take("pods", "ADDED", pod(node="node"), 1.0)
+    assert observer.present == 0
+    observer.take("vmis", "ADDED", vmi("Scheduling"), 2.0)
+    assert observer.present == 2
+    assert observer.timelines["one"].pod.scheduled == 1.0
+
+
+def test_a_pod_that_came_and_went_before_its_vmi_was_seen_is_no_rest(observer: Observer) -> None:
+    observer.take("pods", "ADDED", pod(node="node"), 1.0)
+    observer.take("pods", "DELETED", pod(node="node"), 1.5)
+    observer.take("vmis", "ADDED", vmi("Scheduling"), 2.0)
+    assert observer.present == 1
+
+
+def test_a_create_that_was_not_answered_and_took_effect_is_no_refusal(observer: Observer) -> None:
+    creation = observer.timelines["one"].creation
+    observer.refused(creation, Sign(3.0, "api", "create", "no answer in time"), 0)
+    assert observer.settled
+    observer.take("vmis", "ADDED", vmi("Scheduling"), 4.0)
+    assert not observer.settled
+    assert creation.refusal is None
+    observer.refused(creation, Sign(5.0, "api", "create", "server error"), 503)
+    assert not observer.settled
+
+
+def test_a_refusal_for_good_stays_one(observer: Observer) -> None:
+    creation = observer.timelines["one"].creation
+    observer.refused(creation, Sign(3.0, "api", "create", "denied"), 403)
+    assert observer.settled
+    assert creation.refusal_code == 403
+
+
+def test_what_a_lost_watch_tells_late_takes_the_servers_stamp(observer: Observer) -> None:
+    observer.take("vmis", "ADDED", vmi("Scheduling", stamps={"Scheduling": 1}), 1.2)
+    observer.resumed("vmis", 2.0, 100.0)
+    late = vmi("Scheduled", stamps={"Scheduling": 1, "Scheduled": 30})
+    observer.take("vmis", "MODIFIED", late, 100.1)
+    live = vmi("Running", stamps={"Scheduling": 1, "Scheduled": 30, "Running": 150})
+    observer.take("vmis", "MODIFIED", live, 150.3)
+    timeline = observer.timelines["one"]
+    assert timeline.phases["Scheduled"] == pytest.approx(30.2)
+    assert timeline.bounds == {"Scheduled": (2.0, 100.1)}
+    assert timeline.phases["Running"] == 150.3
+
+
+def test_an_event_told_again_is_not_seen_anew(observer: Observer) -> None:
+    observer.take("vmis", "ADDED", vmi("Scheduling"), 1.0)
+    event = warning(
+        "u1", "FailedCreate", lastTimestamp=stamp(2), metadata={"name": "e", "uid": "e1"}
+    )
+    observer.take("events", "ADDED", event, 2.0)
+    observer.take_list("events", [event], 300.0, 0.0)
+    (sign,) = observer.timelines["one"].signs
+    assert (sign.at, sign.count) == (2.0, 1)
+
+
+def test_the_end_of_a_pod_that_was_replaced_is_not_the_end_of_the_new_one(
+    observer: Observer,
+) -> None:
+    observer.take("vmis", "ADDED", vmi("Scheduling"), 1.0)
+    observer.take("pods", "ADDED", pod(uid="p1", phase="Failed"), 2.0)
+    observer.take("pods", "ADDED", pod(uid="p2"), 3.0)
+    assert observer.present == 3
+    observer.take("pods", "DELETED", pod(uid="p1"), 4.0)
+    assert observer.present == 2
+    assert observer.timelines["one"].pod.gone is None
+
+
+def test_a_list_without_a_pod_that_was_replaced_keeps_the_new_one(observer: Observer) -> None:
+    observer.take("vmis", "ADDED", vmi("Scheduling"), 1.0)
+    observer.take("pods", "ADDED", pod(uid="p1", phase="Failed"), 2.0)
+    observer.take("pods", "ADDED", pod(uid="p2"), 3.0)
+    observer.take_list("pods", [pod(uid="p2")], 4.0, 3.0)
+    assert observer.present == 2
+    assert observer.timelines["one"].pod.gone is None
+    observer.take_list("pods", [], 5.0, 4.0)
+    assert observer.present == 1
+    assert observer.timelines["one"].pod.gone == 5.0
+
+
+def test_a_stranger_that_is_not_listed_is_gone(observer: Observer) -> None:
+    observer.take("vmis", "ADDED", vmi("Running", uid="u9", name="theirs"), 1.0)
+    assert observer.strangers == {"u9": "theirs"}
+    observer.take_list("vmis", [], 2.0, 1.0)
+    assert observer.strangers == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_kvscale.cluster import choose
-from pytest_kvscale.cluster.client import VMIS
+from pytest_kvscale.cluster.client import VMIS, LostConnectionError, repeat_until
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.options import Settings
 from tests.standalone import COMMAND, PATIENCE, Standalone, running
@@ -116,6 +117,40 @@ def test_an_interrupt_deletes_on_a_cluster_in_real_time(
     assert level["reasons"][0] == "the level was interrupted"
     assert 0 < level["created"] < 30
     assert (level["deleted"], level["left_behind"]) == (level["created"], 0)
+
+
+def test_faults_are_made_in_real_time_too(standalone: Standalone) -> None:
+    """A watch is reset by a restart of the API, which comes back with its store."""
+    standalone.post(VMIS.path("default"), vmi("kept"))
+    settings = Settings(kubeconfig=standalone.kubeconfig, allow_simulated=True)
+    connection = choose.connect(settings, dict(os.environ))
+    client = connection.client
+
+    async def work() -> tuple[Any, Any]:
+        loop, watched = asyncio.get_running_loop(), asyncio.Event()
+
+        async def watch() -> None:
+            async for _ in client.watch(VMIS, "default", {}, PATIENCE, watched.set):
+                pass
+
+        watching = asyncio.create_task(watch())
+        await watched.wait()
+        fault = {"kind": "restart", "seconds": 0.5}
+        made = await client.request("create", "POST", "/_sim/faults", body=fault)
+        with pytest.raises(LostConnectionError):
+            await watching
+        kept = await repeat_until(
+            loop.time() + PATIENCE, lambda: client.get(VMIS, "default", "kept")
+        )
+        await client.request("delete", "DELETE", f"/_sim/faults/{made['id']}")
+        return kept, await client.request("get", "GET", "/_sim/faults")
+
+    try:
+        kept, faults = connection.run(work())
+    finally:
+        connection.close()
+    assert kept["metadata"]["name"] == "kept"
+    assert faults == {"faults": []}
 
 
 def test_its_kubeconfig_is_its_owners_only(standalone: Standalone) -> None:

@@ -36,6 +36,8 @@ class NamespaceController:
         kinds = [each for each in resources.SERVED if each.namespaced]
         while True:
             await asyncio.sleep(_PAUSE)
+            if not self._client.reachable:
+                continue
             left = False
             for kind in kinds:
                 if api.store.all(kind, name):
