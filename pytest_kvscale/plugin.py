@@ -139,6 +139,7 @@ class Hooks:
         if reporter is not None and reporter.verbosity >= 0:
             reporter.ensure_newline()
             reporter.write_line(f"kvscale: {line}")
+            reporter.flush()  # Somebody may be waiting for it, at a pipe too.
 
     def stop(self, sentence: str) -> NoReturn:
         """End pytest with exit code 4, one sentence, and a JUnit file that has it."""

@@ -119,7 +119,10 @@ class Server:
         except web.HTTPException as refusal:
             code = refusal.status
             response = answer(status_of(refusal), refusal.status)
-        except (ConnectionError, asyncio.CancelledError):
+        except ConnectionError:
+            # The client has gone; aiohttp would log it as a failure of ours.
+            raise asyncio.CancelledError from None
+        except asyncio.CancelledError:
             raise
         except CutError as cut:
             await cut.carry_out(request)
