@@ -101,7 +101,7 @@ def test_a_token_that_lives_is_used(secured: Secured, issuer: Issuer) -> None:
     assert not issuer.asked
 
 
-@pytest.mark.parametrize("before", [None, token(-10)])
+@pytest.mark.parametrize("before", [None, token(-10)], ids=["none", "expired"])
 def test_a_token_that_has_expired_is_renewed_and_written_back(
     secured: Secured, issuer: Issuer, before: str | None
 ) -> None:
