@@ -118,23 +118,31 @@ class Run:
 
         Raises `ConfigurationError`. `suites` are the folders the density tests lie in.
         """
-        from pytest_kvscale.cluster import guard, namespaces, tuning
+        from pytest_kvscale.cluster import tuning
 
         templates = self.templates
         for suite in suites:
             self._read_objectives(suite)
         if self.settings.tune is not None:
             tuning.load(self.settings.tune)
-        client, place = self.connection.client, self.place
+        place = self.place
         for level in levels:
             templates.level(level, place)
         self._levels = list(levels)
         self.folder.make()
-        self.connection.ask(namespaces.check(client, self.namespace))
-        if self.leads and self.connection.shared:
+        if self.connection.shared:
             self.take_turn(self.settings.wait)
+        self._look_around()
+
+    def _look_around(self) -> None:
+        """Refuse a namespace that is going, and a node that carries others' VMIs."""
+        from pytest_kvscale.cluster import guard, namespaces
+
+        connection = self.connection
+        connection.ask(namespaces.check(connection.client, self.namespace))
         if not self.settings.beside_others:
-            self.connection.ask(guard.check_alone(client, self.facts.node["name"], self.id))
+            work = guard.check_alone(connection.client, self.facts.node["name"], self.id)
+            connection.ask(work)
 
     @property
     def connection(self) -> Connection:
@@ -162,6 +170,10 @@ class Run:
                 connection.client, settings.node, settings.node_selector, self.templates
             )
             self._facts = connection.ask(work)
+            if not self.leads:
+                # A worker does what its controller did, so that its figures are those of a run
+                # without workers.
+                self._look_around()
         return self._facts
 
     def take_turn(self, wait: bool) -> Turn:
