@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pytest_kvscale.cluster import kubevirt, tuning
 from pytest_kvscale.cluster.choose import Connection
 from pytest_kvscale.cluster.client import KUBEVIRTS, NODES
-from pytest_kvscale.cluster.tuning import ABSENT, Change, Tuner, TuningError
+from pytest_kvscale.cluster.tuner import Tuner
+from pytest_kvscale.cluster.tuning import ABSENT, Change, TuningError
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.sim.patch import merge
 
@@ -29,10 +30,7 @@ SPECS = st.dictionaries(KEYS, TREES, max_size=3)
 
 
 def apply(spec: Any, found: list[Change]) -> Any:
-    patch: Any = {}
-    for change in found:
-        tuning._put(patch, change.path, change.after)
-    return merge(spec, patch)
+    return merge(spec, tuning.as_patch(found))
 
 
 def compatible(spec: Any, wanted: Any) -> bool:
@@ -49,7 +47,7 @@ def test_what_is_applied_and_undone_is_what_was(spec: Any, wanted: Any) -> None:
     found = tuning.changes(spec, wanted)
     during = apply(spec, found)
     assert tuning.changes(during, wanted) == []
-    patch, left = tuning.undo(during, found, spec)
+    patch, left = tuning.undo(during, found)
     assert merge(during, patch) == spec
     assert left == []
 
@@ -61,7 +59,7 @@ def test_what_others_set_meanwhile_stays(spec: Any, wanted: Any, theirs: Any) ->
     found = tuning.changes(spec, wanted)
     ours = apply(spec, found)
     during = merge(ours, theirs)
-    patch, left = tuning.undo(during, found, spec)
+    patch, left = tuning.undo(during, found)
     after = merge(during, patch)
     touched = {path for path, value in tuning.leaves(theirs) if tuning.look_up(ours, path) != value}
     for path in touched:
@@ -75,13 +73,13 @@ def test_what_others_set_meanwhile_stays(spec: Any, wanted: Any, theirs: Any) ->
 def test_only_fields_with_another_value_are_changed() -> None:
     spec = {"configuration": {"virtualMachineInstancesPerNode": 1000, "x": 1}}
     wanted = {"configuration": {"virtualMachineInstancesPerNode": 1000, "y": 2}}
-    assert tuning.changes(spec, wanted) == [Change(("configuration", "y"), ABSENT, 2)]
+    assert tuning.changes(spec, wanted) == [Change(("configuration", "y"), ABSENT, 2, present=1)]
 
 
 def test_absent_parents_become_absent_again() -> None:
     before: Any = {"configuration": {"x": 1}}
     found = tuning.changes(before, {"customizeComponents": {"flags": {"controller": {"f": "1"}}}})
-    patch, _ = tuning.undo(apply(before, found), found, before)
+    patch, _ = tuning.undo(apply(before, found), found)
     assert patch == {"customizeComponents": None}
 
 
@@ -122,6 +120,19 @@ def test_an_unknown_tuning_is_answered_with_the_nearest() -> None:
         tuning.load("densty")
 
 
+class NoJournal:
+    """Keeps what was noted last."""
+
+    def __init__(self) -> None:
+        self.noted: list[Any] = []
+
+    async def before(self, **parts: Any) -> None:
+        self.noted.append(parts["tuning"])
+
+    async def after(self, **parts: Any) -> None:
+        self.noted.append(parts["tuning"])
+
+
 def spec_of(connection: Connection) -> Any:
     found = connection.run(kubevirt.find_kubevirt(connection.client))
     return found["spec"]
@@ -130,12 +141,12 @@ def spec_of(connection: Connection) -> Any:
 def test_a_tuning_is_rolled_out_and_put_back(connect: Callable[..., Connection]) -> None:
     connection = connect()
     before = copy.deepcopy(spec_of(connection))
-    tuner = Tuner(connection.client)
-    made = connection.run(tuner.apply(tuning.load("density"), "node"))
+    tuner = Tuner(connection.client, NoJournal(), "node")
+    made = connection.run(tuner.apply(tuning.load("density")))
     assert len(made) == 10
     node = connection.run(connection.client.get(NODES, "", "node"))
     assert node["status"]["allocatable"]["devices.kubevirt.io/kvm"] == "1000"
-    assert connection.run(tuner.put_back("node")) == []
+    assert connection.run(tuner.put_back()) == []
     assert spec_of(connection) == before
 
 
@@ -144,7 +155,7 @@ def test_an_api_that_restarts_leaves_no_setting_changed(
 ) -> None:
     connection = connect()
     before = copy.deepcopy(spec_of(connection))
-    tuner = Tuner(connection.client)
+    tuner = Tuner(connection.client, NoJournal(), "node")
     trouble = (
         {"kind": "restart", "seconds": 20, "times": 3, "every": 25},
         {"kind": "cut", "when": "after", "verbs": ["patch"], "times": 2},
@@ -155,19 +166,22 @@ def test_an_api_that_restarts_leaves_no_setting_changed(
             connection.run(connection.client.request("create", "POST", "/_sim/faults", body=fault))
 
     make_trouble()
-    connection.run(tuner.apply(tuning.load("density"), "node"))
+    connection.run(tuner.apply(tuning.load("density")))
     assert spec_of(connection) != before
     make_trouble()
-    connection.run(tuner.put_back("node"))
+    connection.run(tuner.put_back())
     assert spec_of(connection) == before
 
 
 def test_a_tuning_that_is_there_already_changes_nothing(connect: Callable[..., Connection]) -> None:
     connection = connect()
-    first, second = Tuner(connection.client), Tuner(connection.client)
-    connection.run(first.apply(tuning.load("density"), "node"))
+    first, second = (
+        Tuner(connection.client, NoJournal(), "node"),
+        Tuner(connection.client, NoJournal(), "node"),
+    )
+    connection.run(first.apply(tuning.load("density")))
     requests = connection.client.requests["patch"]
-    assert connection.run(second.apply(tuning.load("density"), "node")) == []
+    assert connection.run(second.apply(tuning.load("density"))) == []
     assert connection.client.requests["patch"] == requests
 
 
@@ -175,11 +189,11 @@ def test_what_somebody_else_changed_meanwhile_is_left_and_told(
     connect: Callable[..., Connection],
 ) -> None:
     connection = connect()
-    tuner = Tuner(connection.client)
-    connection.run(tuner.apply(tuning.load("density"), "node"))
+    tuner = Tuner(connection.client, NoJournal(), "node")
+    connection.run(tuner.apply(tuning.load("density")))
     change = {"spec": {"configuration": {"virtualMachineInstancesPerNode": 500}}}
     connection.run(connection.client.patch(KUBEVIRTS, "kubevirt", "kubevirt", change))
-    (left,) = connection.run(tuner.put_back("node"))
+    (left,) = connection.run(tuner.put_back())
     assert left.path == ("configuration", "virtualMachineInstancesPerNode")
     assert spec_of(connection) == {"configuration": {"virtualMachineInstancesPerNode": 500}}
 
@@ -189,9 +203,9 @@ def test_a_rollout_that_hangs_is_put_back_and_says_where(
 ) -> None:
     connection = connect(sim_profile=str(profile_file("times: {rollout: 100000}")))
     before = copy.deepcopy(spec_of(connection))
-    tuner = Tuner(connection.client)
+    tuner = Tuner(connection.client, NoJournal(), "node")
     with pytest.raises(TuningError) as caught:
-        connection.run(tuner.apply(tuning.load("density"), "node"))
+        connection.run(tuner.apply(tuning.load("density")))
     assert "virt-controller" in str(caught.value)
     assert spec_of(connection) == before
 
