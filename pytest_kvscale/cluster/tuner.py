@@ -180,16 +180,25 @@ async def put_back(client: Client, note: TuningNote, journal: Notes) -> list[Cha
         ) from None
     await journal.after(tuning=None)
     if changed is not None:
-        devices = note.devices
-        if _PER_NODE not in {each.path for each in note.changes if each not in left}:
-            devices = None
-        hanging = await rolled_out(client, changed, note.node, devices or ABSENT)
+        hanging = await rolled_out(client, changed, note.node, _devices_after(note, left))
         if hanging:
             raise TuningError(
                 "the former KubeVirt settings are back, but not rolled out within "
                 f"{ROLLOUT_TIMEOUT:g} s: {hanging}"
             )
     return left
+
+
+def _devices_after(note: TuningNote, left: Sequence[Change]) -> object:
+    """How many devices a node is to offer again; `ABSENT`: that does not change, or is not known.
+
+    Where the CR did not say, as many as it offered before.
+    """
+    for change in note.changes:
+        if change.path == _PER_NODE and change not in left:
+            former = note.devices if change.before is ABSENT else change.before
+            return ABSENT if former is None else former
+    return ABSENT
 
 
 async def _former_values(client: Client, note: TuningNote) -> tuple[Object | None, list[Change]]:
