@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_kvscale.cluster.templates import Place, Templates
     from pytest_kvscale.cluster.tuner import Tuner
     from pytest_kvscale.cluster.tuning import Change
+    from pytest_kvscale.foreseeing import Foreseeing
     from pytest_kvscale.judge.objectives import AppliesTo, Objectives
     from pytest_kvscale.levels import Levels
     from pytest_kvscale.report.results import ResultsFolder
@@ -67,6 +68,8 @@ class Run:
         self._tuning: Json = {"applied": "none", "changes": []}
         self._levels: list[int] = []
         self._objectives: dict[Path, tuple[AppliesTo, Objectives] | None] = {}
+        self._plan: list[str] = []
+        """What is known beforehand, if that is all that was asked for."""
         self._namespace_there = False
         """The namespace was there before the run."""
 
@@ -113,6 +116,18 @@ class Run:
 
         return Undoing(self)
 
+    @functools.cached_property
+    def foreseeing(self) -> Foreseeing:
+        """What is known of the levels before they begin."""
+        from pytest_kvscale.foreseeing import Foreseeing
+
+        return Foreseeing(self)
+
+    @property
+    def tuning_name(self) -> str:
+        """The tuning that is applied."""
+        return self.settings.tune or self.connection.default_tuning
+
     @property
     def makes_namespace(self) -> bool:
         """Whether the namespace is made by the run, and goes with it."""
@@ -149,9 +164,12 @@ class Run:
             templates.level(level, place)
         self._levels = list(levels)
         self.folder.make()
-        alone = self.connection.shared and not self.take_turn(self.settings.wait).off
-        self.undoing.begin(alone)
+        if not self.settings.plan:
+            alone = self.connection.shared and not self.take_turn(self.settings.wait).off
+            self.undoing.begin(alone)
         self._look_around()
+        if self.settings.plan:
+            self._plan = list(self.foreseeing.lines(levels))
 
     def _look_around(self) -> None:
         """Refuse a namespace that is going, and a node that carries others' VMIs."""
@@ -160,7 +178,7 @@ class Run:
         connection = self.connection
         there = namespaces.check(connection.client, self.namespace)
         self._namespace_there = connection.ask(there)
-        if not self.settings.beside_others:
+        if not self.settings.beside_others and not self.settings.plan:
             work = guard.check_alone(connection.client, self.facts.node["name"], self.id)
             connection.ask(work)
 
@@ -239,6 +257,7 @@ class Run:
             f"kvscale: {identity.text()}",
             f"kvscale: node {node['name']} ({', '.join([*size, node['runtime']])}), {versions}",
             f"kvscale: run {self.id}, namespace {self.namespace}, {vmis}",
+            *(f"kvscale: {each}" for each in self._plan),
         ]
 
     def close_unless_shared(self) -> None:
@@ -267,7 +286,7 @@ class Run:
         from pytest_kvscale.cluster.tuner import Tuner
 
         if self._tuner is None:
-            name = self.settings.tune or self.connection.default_tuning
+            name = self.tuning_name
             node = self.facts.node["name"]
             self._tuner = Tuner(self.connection.client, self.undoing.journal, node)
             made = self.connection.run(self._tuner.apply(tuning.load(name)))
