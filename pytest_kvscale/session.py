@@ -214,6 +214,13 @@ class Run:
                 self._look_around()
         return self._facts
 
+    @functools.cached_property
+    def cluster_uid(self) -> str:
+        """The uid of the namespace kube-system, which lives as long as the cluster."""
+        from pytest_kvscale.cluster import facts
+
+        return self.connection.ask(facts.uid_of(self.connection.client))
+
     def take_turn(self, wait: bool) -> Turn:
         """Our turn on the cluster, taken when it is first asked for.
 
