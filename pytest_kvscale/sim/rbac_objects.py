@@ -128,8 +128,8 @@ def check_binding(kind: Resource, obj: Object) -> None:
     binding = _read(_Binding, obj)
     reference = binding.roleRef or _Reference()
     causes: list[Object] = []
-    if reference.apiGroup != GROUP:
-        causes.append(_unsupported("roleRef.apiGroup", reference.apiGroup or "", GROUP))
+    if (reference.apiGroup or GROUP) != GROUP:
+        causes.append(_unsupported("roleRef.apiGroup", str(reference.apiGroup), GROUP))
     kinds = ("ClusterRole",) if kind is CLUSTER_ROLE_BINDINGS else ("Role", "ClusterRole")
     if reference.kind not in kinds:
         causes.append(_unsupported("roleRef.kind", reference.kind or "", *kinds))
@@ -142,7 +142,7 @@ def check_binding(kind: Resource, obj: Object) -> None:
         expected = _SUBJECT_GROUPS.get(subject.kind or "")
         if expected is None:
             causes.append(_unsupported(f"{field}.kind", subject.kind or "", *_SUBJECT_GROUPS))
-        elif (subject.apiGroup or "") != expected:
+        elif (subject.apiGroup or expected) != expected:
             causes.append(_unsupported(f"{field}.apiGroup", subject.apiGroup or "", expected))
         needs = subject.kind == "ServiceAccount" and not subject.namespace
         if needs and kind is CLUSTER_ROLE_BINDINGS:
@@ -152,8 +152,8 @@ def check_binding(kind: Resource, obj: Object) -> None:
 
 def check_same_role(kind: Resource, new: Object, old: Object) -> None:
     """422 for a binding that is to refer to another role than it did."""
-    if new["roleRef"] != old["roleRef"]:
-        reference = new["roleRef"]
+    reference = {"apiGroup": GROUP, **_without_none(new["roleRef"])}
+    if reference != old["roleRef"]:
         given = ", ".join(
             f'{key}:"{reference.get(field, "")}"'
             for key, field in (("APIGroup", "apiGroup"), ("Kind", "kind"), ("Name", "name"))
