@@ -112,6 +112,7 @@ _PATCH_TYPES = [
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
 ]
 
 
@@ -132,7 +133,7 @@ async def body_of(request: web.BaseRequest) -> Any:
     if request.content_type not in accepted and request.method != "DELETE":
         raise errors.unsupported_media_type(accepted)
     try:
-        if request.content_type == "application/yaml":
+        if request.content_type in ("application/yaml", "application/apply-patch+yaml"):
             return yaml.safe_load(raw)
         return json.loads(raw)
     except (ValueError, yaml.YAMLError) as problem:
