@@ -52,7 +52,12 @@ class DensityResult:
             f"{figures.requested} running"
         )
         return "\n".join(
-            [f"{head} ({self.ended})", *(f"  {each}" for each in self.reasons), *self._failures()]
+            [
+                f"{head} ({self.ended})",
+                *(f"  {each}" for each in self.reasons),
+                *([f"  {figures.slowest['text']}"] if figures.slowest else []),
+                *self._failures(),
+            ]
         )
 
     def _failures(self) -> list[str]:

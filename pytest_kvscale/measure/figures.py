@@ -18,6 +18,7 @@ from pytest_kvscale.measure.percentiles import (
     per_minute,
     summarize,
 )
+from pytest_kvscale.measure.slowest import Slowest, slowest
 from pytest_kvscale.measure.timeline import FINAL, PHASES, Timeline
 
 ENDED = "Ended"
@@ -62,6 +63,8 @@ class Figures:
     deletion: Summary
     rates: Rates
     pacing: Pacing
+    slowest: Slowest | None
+    """Where the slowest VMIs spent their time, beside the median one; None if none ran."""
     timelines: tuple[Timeline, ...]
     """In the order of their creation."""
 
@@ -97,6 +100,7 @@ def figures(observer: Observer, requested: int | None = None, qps: float | None 
         ),
         rates=_rates(timelines, created),
         pacing=_pacing(timelines, qps),
+        slowest=slowest(timelines),
         timelines=tuple(timelines),
     )
 
@@ -141,9 +145,9 @@ def _pacing(timelines: Sequence[Timeline], qps: float | None) -> Pacing:
 def row(timeline: Timeline, failure_class: str | None, evidence: Sequence[str]) -> dict[str, Any]:
     """One VMI as a line of `<level>-vmis.jsonl`.
 
-    `intended`, `acked`, `phases`, `deleted` and `gone` count from `sent`, by the client's clock;
-    `server` holds the API's stamps, from the server's own `creationTimestamp`. `bounds` stands
-    where a phase was learnt from a list after a lost watch.
+    `intended`, `acked`, `phases`, `pod`, `refused`, `deleted`, `final` and `gone` count from
+    `sent`, by the client's clock; `server` holds the API's stamps, from the server's own
+    `creationTimestamp`. `bounds` stands where a phase was learnt from a list after a lost watch.
     """
     since = timeline.since_sent
     made = timeline.created_stamp
@@ -157,7 +161,11 @@ def row(timeline: Timeline, failure_class: str | None, evidence: Sequence[str]) 
         "server": {
             phase: stamp - made for phase, stamp in timeline.stamps.items() if made is not None
         },
+        "pod": _pod(timeline),
+        "refused": _first_refusal(timeline),
         "deleted": since(timeline.delete_asked),
+        "final": since(timeline.final_phase),
+        "final_phase": timeline.final or None,
         "gone": since(timeline.gone),
         "class": failure_class,
         "evidence": list(evidence),
@@ -167,6 +175,28 @@ def row(timeline: Timeline, failure_class: str | None, evidence: Sequence[str]) 
             phase: [since(low), since(high)] for phase, (low, high) in timeline.bounds.items()
         }
     return line
+
+
+def _pod(timeline: Timeline) -> dict[str, Any] | None:
+    """How far the launcher pod came, and when; `server` by stamps of the API and the kubelet."""
+    pod, since, made = timeline.pod, timeline.since_sent, timeline.created_stamp
+    if not pod.uid:
+        return None
+    moments = ("seen", "scheduled", "sandbox", "initialised", "started", "gone")
+    return {
+        "name": pod.name,
+        **{each: since(getattr(pod, each)) for each in moments},
+        "server": {each: at - made for each, at in pod.stamps.items() if made is not None},
+    }
+
+
+def _first_refusal(timeline: Timeline) -> dict[str, Any] | None:
+    """What was refused first: the create, a place, a sandbox, an image; and when."""
+    told = [each for each in (timeline.creation.turned_away, timeline.first_refusal) if each]
+    if not told:
+        return None
+    at, words = min(told)
+    return {"at": timeline.since_sent(at), "what": words}
 
 
 def occupancy(timelines: Sequence[Timeline], points: int = 240) -> Occupancy:

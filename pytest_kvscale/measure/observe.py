@@ -220,7 +220,7 @@ class Observer:
         metadata, status = vmi["metadata"], vmi.get("status") or {}
         phase = status.get("phase") or ""
         if phase in FINAL and timeline.final_phase is None:
-            timeline.final_phase = at
+            timeline.final_phase, timeline.final = at, phase
         if self._is_over(at):
             return
         timeline.created_stamp = posix(metadata.get("creationTimestamp"))
@@ -370,7 +370,12 @@ class Observer:
             self._take_early(timeline, uid)
         if self._is_over(at):
             return
-        if pods.read(timeline, pod, at) and not timeline.restarts:
+
+        def when(stamp: float | None) -> float:
+            told = self._when("pods", stamp, at, since)
+            return at if told is None else told
+
+        if pods.read(timeline, pod, at, when) and not timeline.restarts:
             self.last_progress = at
         if timeline.creation.is_pod:
             phase = pods.phase_of(pod)

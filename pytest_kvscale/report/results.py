@@ -38,6 +38,7 @@ def level_object(result: DensityResult) -> Json:
         "left_behind": figures.left_behind,
         "failures": dict(result.failures),
         "phases": figures.phases,
+        "slowest": figures.slowest,
         "deletion": figures.deletion,
         "rates": figures.rates,
         "pacing": figures.pacing,
