@@ -89,6 +89,7 @@ class Levels:
             recording = run.folder.make() / f"{label}-recording.jsonl.gz"
         plan = self._plan(level, run.templates.level(level, run.place), recording)
         running = LevelRun(run.connection.client, plan, run.take_turn(wait=False))
+        running.observer.dated = run.connection.clock.dated
         run.folder.note_under_way({"level": level})
         problem = ""
         try:

@@ -38,6 +38,8 @@ class DensityResult:
     """How long the cluster had to rest before the level, and did."""
     left: Sequence[str] = ()
     """What is still there, each with the command that looks into it."""
+    warnings: Sequence[str] = ()
+    """What makes figures doubtful without changing the verdict; one sentence each."""
 
     @property
     def running(self) -> int:
@@ -57,6 +59,7 @@ class DensityResult:
                 *(f"  {each}" for each in self.reasons),
                 *([f"  {figures.slowest['text']}"] if figures.slowest else []),
                 *self._failures(),
+                *(f"  warning: {each}" for each in self.warnings),
             ]
         )
 
@@ -137,4 +140,5 @@ def judge(
         harness=harness or {},
         cooldown=cooldown or {},
         left=tuple(left),
+        warnings=tuple(figures.clocks["warnings"]),
     )

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypedDict
 
+from pytest_kvscale.measure.clocks import Clocks, compare
 from pytest_kvscale.measure.observe import Observer
 from pytest_kvscale.measure.percentiles import (
     DIGITS,
@@ -65,6 +66,8 @@ class Figures:
     pacing: Pacing
     slowest: Slowest | None
     """Where the slowest VMIs spent their time, beside the median one; None if none ran."""
+    clocks: Clocks
+    """Our clock and the server's."""
     timelines: tuple[Timeline, ...]
     """In the order of their creation."""
 
@@ -101,6 +104,7 @@ def figures(observer: Observer, requested: int | None = None, qps: float | None 
         rates=_rates(timelines, created),
         pacing=_pacing(timelines, qps),
         slowest=slowest(timelines),
+        clocks=compare(timelines, observer.dated),
         timelines=tuple(timelines),
     )
 
@@ -142,12 +146,18 @@ def _pacing(timelines: Sequence[Timeline], qps: float | None) -> Pacing:
     )
 
 
-def row(timeline: Timeline, failure_class: str | None, evidence: Sequence[str]) -> dict[str, Any]:
+def row(
+    timeline: Timeline,
+    failure_class: str | None,
+    evidence: Sequence[str],
+    disagrees: Sequence[str] = (),
+) -> dict[str, Any]:
     """One VMI as a line of `<level>-vmis.jsonl`.
 
     `intended`, `acked`, `phases`, `pod`, `refused`, `deleted`, `final` and `gone` count from
     `sent`, by the client's clock; `server` holds the API's stamps, from the server's own
-    `creationTimestamp`. `bounds` stands where a phase was learnt from a list after a lost watch.
+    `creationTimestamp`. `bounds` stands where a phase was learnt from a list after a lost watch,
+    `disagrees` where stamps contradict what was seen.
     """
     since = timeline.since_sent
     made = timeline.created_stamp
@@ -170,6 +180,8 @@ def row(timeline: Timeline, failure_class: str | None, evidence: Sequence[str]) 
         "class": failure_class,
         "evidence": list(evidence),
     }
+    if disagrees:
+        line["disagrees"] = list(disagrees)
     if timeline.bounds:
         line["bounds"] = {
             phase: [since(low), since(high)] for phase, (low, high) in timeline.bounds.items()

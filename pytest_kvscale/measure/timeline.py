@@ -108,6 +108,10 @@ class Timeline:
     restarts: int = 0
     """How often its owner put a new VMI in its place."""
     delete_asked: float | None = None
+    terminating: float | None = None
+    """When it was first seen marked for deletion."""
+    deleted_stamp: float | None = None
+    """The server's stamp of the moment its deletion was asked for."""
     final_phase: float | None = None
     """When it was first seen Succeeded or Failed."""
     final: str = ""
@@ -143,6 +147,7 @@ class Timeline:
         self.restarts += 1
         self.uid = self.phase = self.final = ""
         self.created_stamp = self.final_phase = self.gone = None
+        self.terminating = self.deleted_stamp = None
         self.stamps, self.pod = {}, PodFacts()
         for sign in self.signs:
             sign.current = False
