@@ -91,6 +91,7 @@ class Levels:
             plan = dataclasses.replace(plan, keep_if=lambda: self._failed(running, objectives))
         notes = self._notes(f"level {label}", plan)
         running = LevelRun(run.connection.client, plan, run.take_turn(wait=False), notes)
+        running.observer.dated = run.connection.clock.dated
         problem = ""
         try:
             run.connection.run(running.run())

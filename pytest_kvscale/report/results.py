@@ -37,7 +37,14 @@ def level_object(result: DensityResult) -> Json:
         "left_behind": figures.left_behind,
         "failures": dict(result.failures),
         "phases": figures.phases,
+        "slowest": figures.slowest,
         "deletion": figures.deletion,
+        "clocks": {
+            each: value
+            for each, value in figures.clocks.items()
+            if each not in ("by_vmi", "warnings")
+        },
+        "warnings": list(result.warnings),
         "rates": figures.rates,
         "pacing": figures.pacing,
         "slo": [
@@ -63,7 +70,8 @@ def vmi_rows(result: DensityResult) -> list[Json]:
     for timeline in result.figures.timelines:
         finding = result.findings.get(timeline.name)
         name, evidence = (finding.name, finding.evidence) if finding else (None, ())
-        rows.append(row(timeline, name, evidence))
+        disagrees = result.figures.clocks["by_vmi"].get(timeline.name, ())
+        rows.append(row(timeline, name, evidence, disagrees))
     return rows
 
 
