@@ -80,6 +80,8 @@ class LevelPlan:
     stall: float
     delete_timeout: float
     openshift: bool = False
+    namespace_there: bool = False
+    """It was there before the run, and stays."""
     recording: Path | None = None
     keep_if: Callable[[], bool] | None = None
     """Whether to leave what was created, asked when the level has ended by itself."""
@@ -118,7 +120,7 @@ class LevelRun:
         self.problem = ""
         """What cut the level short, if something did."""
         self._own_namespace = namespaces.Own(
-            client, plan.place.namespace, plan.place.run, plan.openshift
+            client, plan.place.namespace, plan.place.run, plan.openshift, plan.namespace_there
         )
         self.kept = False
         """What was created is left on purpose."""

@@ -205,6 +205,7 @@ class Levels:
             stall=stall_after(settings.stall, facts.qemu_timeout),
             delete_timeout=settings.delete_timeout,
             openshift=facts.openshift,
+            namespace_there=not self._run.makes_namespace,
             recording=recording,
         )
 

@@ -70,8 +70,6 @@ class Run:
         self._objectives: dict[Path, tuple[AppliesTo, Objectives] | None] = {}
         self._plan: list[str] = []
         """What is known beforehand, if that is all that was asked for."""
-        self._namespace_there = False
-        """The namespace was there before the run."""
 
     # What it is -----------------------------------------------------------------------------
 
@@ -128,10 +126,14 @@ class Run:
         """The tuning that is applied."""
         return self.settings.tune or self.connection.default_tuning
 
-    @property
+    @functools.cached_property
     def makes_namespace(self) -> bool:
         """Whether the namespace is made by the run, and goes with it."""
-        return not self._namespace_there
+        from pytest_kvscale.cluster import namespaces
+
+        if self.settings.namespace is None:
+            return True
+        return not self.connection.ask(namespaces.check(self.connection.client, self.namespace))
 
     @property
     def connected(self) -> bool:
@@ -159,6 +161,7 @@ class Run:
             self._read_objectives(suite)
         if self.settings.tune is not None:
             tuning.load(self.settings.tune)
+        self._check_permissions()
         place = self.place
         for level in levels:
             templates.level(level, place)
@@ -171,13 +174,26 @@ class Run:
         if self.settings.plan:
             self._plan = list(self.foreseeing.lines(levels))
 
+    def _check_permissions(self) -> None:
+        """Refuse to begin what the API would refuse in the middle."""
+        from pytest_kvscale.cluster import permissions
+
+        connection, settings = self.connection, self.settings
+        intent = permissions.Intent(
+            kinds=self.templates.kinds,
+            namespace=self.namespace,
+            makes_namespace=self.makes_namespace,
+            tunes=self.tuning_name != "none",
+            beside_others=settings.beside_others,
+        )
+        for each in connection.ask(permissions.check(connection.client, intent)):
+            self.tell(f"note: {each}")
+
     def _look_around(self) -> None:
-        """Refuse a namespace that is going, and a node that carries others' VMIs."""
-        from pytest_kvscale.cluster import guard, namespaces
+        """Refuse a node that carries others' VMIs."""
+        from pytest_kvscale.cluster import guard
 
         connection = self.connection
-        there = namespaces.check(connection.client, self.namespace)
-        self._namespace_there = connection.ask(there)
         if not self.settings.beside_others and not self.settings.plan:
             work = guard.check_alone(connection.client, self.facts.node["name"], self.id)
             connection.ask(work)
