@@ -203,6 +203,15 @@ def test_falling_behind_the_pace_is_inconclusive_and_fails_only_if_strict(suite:
     suite.run(*arguments).assert_outcomes(passed=1)
 
 
+def test_without_a_pace_nothing_falls_behind(suite: Suite) -> None:
+    suite.profile("api: {write: 0.5}")
+    arguments = ("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=30", "--kvscale-max-lag=0")
+    suite.run(*arguments, "--kvscale-qps=max", "--kvscale-strict").assert_outcomes(passed=1)
+    (level,) = suite.results["levels"]
+    assert (level["verdict"], level["pacing"]["qps"]) == ("pass", None)
+    assert level["rates"]["created_per_s"] > 20
+
+
 def test_objectives_beside_the_suite_apply_unless_a_file_is_named(suite: Suite) -> None:
     (suite.path / "slo.yaml").write_text("default: {Running p95: 1s}", encoding="utf-8")
     (suite.path / "mine.yaml").write_text("default: {Running p95: 10m}", encoding="utf-8")
