@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,7 @@ class LevelPlan:
     place: Place
     objects: tuple[Planned, ...]
     qps: float
+    """Creations a second; infinity: as fast as possible."""
     burst: int
     timeout: float
     stall: float
@@ -85,6 +87,11 @@ class LevelPlan:
     recording: Path | None = None
     keep_if: Callable[[], bool] | None = None
     """Whether to leave what was created, asked when the level has ended by itself."""
+
+    @property
+    def pace(self) -> float | None:
+        """The creations a second that are asked for; None: as fast as possible."""
+        return None if math.isinf(self.qps) else self.qps
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -136,7 +143,7 @@ class LevelRun:
 
     def figures(self) -> Figures:
         """What was measured so far."""
-        return figures(self.observer, self._plan.level, self._plan.qps)
+        return figures(self.observer, self._plan.level, self._plan.pace)
 
     def left(self) -> list[str]:
         """What of ours is still there, each with the command that looks into it."""
@@ -172,7 +179,7 @@ class LevelRun:
             if plan.recording is not None:
                 self._recorder = Recorder(plan.recording, self._start)
                 stack.callback(self._recorder.close)
-                self._recorder.write("plan", self._start, level=plan.level, qps=plan.qps)
+                self._recorder.write("plan", self._start, level=plan.level, qps=plan.pace)
             gone = True
             try:
                 await self._notes.planned()
