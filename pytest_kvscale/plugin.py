@@ -20,6 +20,7 @@ from pytest_kvscale.fixtures import (  # noqa: F401 - pytest finds fixtures by n
     kv_tuning,
     slo,
 )
+from pytest_kvscale.interrupts import Interrupts
 from pytest_kvscale.session import Run
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Hooks:
         self._problem = ""
         self._selection_failed = False
         self._cooldown_problem: Exception | None = None
+        self.interrupts = Interrupts()
         settings, run_id = options.Settings(), None
         try:
             settings = options.read(config.getoption, config.getini)
@@ -109,6 +111,7 @@ class Hooks:
             return  # pytest will run no test.
         if self._worker is not None:
             self._worker.found(ours, self._problem)
+            self.interrupts.begin()
         elif not session.config.option.collectonly:
             levels = collection.levels_of(ours)
             self.begin(session, collection.suites_of(ours), levels, self._problem)
@@ -127,6 +130,7 @@ class Hooks:
             if problem:
                 raise ConfigurationError(problem)
             self._run.tell = self._tell
+            self.interrupts.begin()
             self._run.check(suites, levels)
             self._files = ReportFiles(session.config, self._run)
             self._files.begin(session)
@@ -168,6 +172,11 @@ class Hooks:
         if problem is not None:
             raise problem
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self) -> None:
+        """Let the run end, whatever signal comes."""
+        self.interrupts.ending()
+
     # Reports --------------------------------------------------------------------------------
 
     @pytest.hookimpl(wrapper=True)
@@ -204,3 +213,4 @@ class Hooks:
     def pytest_unconfigure(self) -> None:
         """Give back the turn and disconnect, however the tests ended."""
         self._run.close()
+        self.interrupts.end()

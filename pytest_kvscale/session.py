@@ -250,6 +250,16 @@ class Run:
         if found:
             self.tell(f"removed what a worker left: {len(found)} objects")
 
+    def abandon(self) -> None:
+        """Nobody waits any more for what is left to go: say how to remove it."""
+        from pytest_kvscale.cluster import leftovers
+
+        self.left = (
+            "interrupted twice: what this run created was not seen to go. To remove it: "
+            + (leftovers.command(self.namespace, self.id, self.settings.namespace is None))
+        )
+        self.tell(self.left)
+
     def close(self) -> None:
         """End our turn and disconnect."""
         connection, turn = self._connection, self._turn
