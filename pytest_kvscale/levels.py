@@ -53,6 +53,8 @@ class Levels:
         """Seconds of rest since the last level."""
         self._times: collections.Counter[int] = collections.Counter()
         """How often each level was run."""
+        self._tested = 0
+        """How many levels' tests have ended."""
         self._canary: Json | None = None
         self._stopped = ""
 
@@ -88,7 +90,7 @@ class Levels:
         if run.settings.record:
             recording = run.folder.make() / f"{label}-recording.jsonl.gz"
         plan = self._plan(level, run.templates.level(level, run.place), recording)
-        running = LevelRun(run.connection.client, plan, run.take_turn(wait=False))
+        running = LevelRun(run.connection.client, plan, run.take_turn(wait=False), run.tell)
         run.folder.note_under_way({"level": level})
         problem = ""
         try:
@@ -206,6 +208,18 @@ class Levels:
         self._run.folder.write_level(result, label)
         self._run.folder.write_report(len(self.reports), report)
         self.write_results()
+
+    def test_ended(self, outcome: str) -> None:
+        """The test that ran the last levels has passed, failed or been skipped: keep that.
+
+        A suite's own assertion may fail after a level that passed.
+        """
+        begun, self._tested = self._tested, len(self.reports)
+        for number, report in enumerate(self.reports[begun:], begun + 1):
+            report["level"]["test"] = outcome
+            self._run.folder.write_report(number, report)
+        if begun < self._tested:
+            self.write_results()
 
     def _run_object(self) -> Json:
         return {**self._run.run_object(), "canary": self._canary}

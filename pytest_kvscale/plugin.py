@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -140,7 +141,11 @@ class Hooks:
     def _tell(self, line: str) -> None:
         """Write a line for people; a quiet pytest stays quiet."""
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and reporter.verbosity >= 0:
+        if reporter is None or reporter.verbosity < 0:
+            return
+        capture = self.config.pluginmanager.get_plugin("capturemanager")
+        # A level runs inside a test, whose output is captured.
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             reporter.ensure_newline()
             reporter.write_line(f"kvscale: {line}")
             reporter.flush()  # Somebody may be waiting for it, at a pipe too.
@@ -171,6 +176,16 @@ class Hooks:
         problem, self._cooldown_problem = self._cooldown_problem, None
         if problem is not None:
             raise problem
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Keep with the levels of a test how it ended."""
+        report = yield
+        if report.when == "call" and collection.is_ours(item):
+            self._run.levels.test_ended(report.outcome)
+        return report
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self) -> None:

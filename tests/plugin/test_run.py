@@ -203,6 +203,38 @@ def test_falling_behind_the_pace_is_inconclusive_and_fails_only_if_strict(suite:
     suite.run(*arguments).assert_outcomes(passed=1)
 
 
+def test_a_failing_assertion_of_ones_own_stands_beside_the_verdict(suite: Suite) -> None:
+    suite.pytester.makepyfile(
+        test_density="""
+        import pytest
+
+        @pytest.mark.density(levels=(2, 3))
+        def test_density(density_level, density_run):
+            assert density_run(density_level).figures.running == 3
+        """
+    )
+    result = suite.quick()
+    result.assert_outcomes(passed=1, failed=1)
+    assert [(each["verdict"], each["test"]) for each in suite.results["levels"]] == [
+        ("pass", "failed"), ("pass", "passed"),
+    ]  # fmt: skip
+    result.stdout.fnmatch_lines(["    2      2/2 *  pass (but its test failed)", "    3 *  pass"])
+
+
+def test_a_long_level_tells_how_far_it_is_unless_it_is_to_be_quiet(suite: Suite) -> None:
+    suite.profile("kubevirt: {max_devices: 2}")
+    arguments = ("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=3", "--kvscale-tune=none",
+                 "--kvscale-stall=6m")  # fmt: skip
+    result = suite.run(*arguments)
+    result.stdout.fnmatch_lines(
+        [
+            "kvscale: level 3, 1m: 2/3 running (2 a minute), 1 Scheduling; last progress *s ago",
+            "kvscale: level 3, 5m: 2/3 running (0 a minute), 1 Scheduling; last progress 4m*s ago",
+        ]
+    )
+    suite.run(*arguments, "-q").stdout.no_fnmatch_line("kvscale: level 3, 1m*")
+
+
 def test_without_a_pace_nothing_falls_behind(suite: Suite) -> None:
     suite.profile("api: {write: 0.5}")
     arguments = ("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=30", "--kvscale-max-lag=0")
