@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from pytest_kvscale.sim import errors, resources
+from pytest_kvscale.sim import errors, protobuf, resources
 from pytest_kvscale.sim.api import Page, Query
 from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.resources import Resource
@@ -107,7 +107,7 @@ def name_of(target: Target, body: Any) -> str:
 
 # Bodies -----------------------------------------------------------------------------------------
 
-_BODY_TYPES = ["application/json", "application/yaml"]
+_BODY_TYPES = ["application/json", "application/yaml", protobuf.MEDIA_TYPE]
 _PATCH_TYPES = [
     "application/json-patch+json",
     "application/merge-patch+json",
@@ -129,6 +129,8 @@ async def body_of(request: web.BaseRequest) -> Any:
     if not raw:
         return None
     accepted = _PATCH_TYPES if request.method == "PATCH" else _BODY_TYPES
+    if request.content_type == protobuf.MEDIA_TYPE and request.method != "PATCH":
+        return _from_protobuf(raw)
     if request.content_type not in accepted and request.method != "DELETE":
         raise errors.unsupported_media_type(accepted)
     try:
@@ -136,6 +138,15 @@ async def body_of(request: web.BaseRequest) -> Any:
             return yaml.safe_load(raw)
         return json.loads(raw)
     except (ValueError, yaml.YAMLError) as problem:
+        raise errors.bad_request(f"the object provided is unrecognized: {problem}") from None
+
+
+def _from_protobuf(raw: bytes) -> Object:
+    try:
+        return protobuf.decode(raw)
+    except protobuf.UnknownMessageError:
+        raise errors.unsupported_media_type(_BODY_TYPES[:-1]) from None
+    except ValueError as problem:
         raise errors.bad_request(f"the object provided is unrecognized: {problem}") from None
 
 
