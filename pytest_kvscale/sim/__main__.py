@@ -37,6 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
         help="let in only those with a token of this CSV file: token,user,uid,\"group1,group2\" "
         "(with --tls also those with a certificate); the kubeconfig has the first one",
     )  # fmt: skip
+    parser.add_argument(
+        "--api-only", action="store_true",
+        help="serve the API alone: no node, no KubeVirt, no webhooks; objects stay as written",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     try:
         chosen = profile.load(options.profile)
@@ -55,7 +59,9 @@ def _gate(options: argparse.Namespace) -> Gate:
 
 
 async def _serve(chosen: profile.Profile, gate: Gate, options: argparse.Namespace) -> int:
-    cluster = EmbeddedCluster(chosen, options.profile, options.seed, this_moment(), gate)
+    cluster = EmbeddedCluster(
+        chosen, options.profile, options.seed, this_moment(), gate, options.api_only
+    )
     try:
         url = await cluster.start(options.host, options.port)
     except OSError as problem:
