@@ -11,11 +11,22 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from pytest_kvscale.sim import deletion, errors, kind_rules, lists, object_meta, patch
+from pytest_kvscale.sim import (
+    apply,
+    deletion,
+    errors,
+    kind_rules,
+    lists,
+    object_meta,
+    ownership,
+    patch,
+)
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.lists import Page, Paging, Query
+from pytest_kvscale.sim.managed_fields import Writer
+from pytest_kvscale.sim.ownership import BY_ITSELF, By, Ownership
 from pytest_kvscale.sim.resources import NAMESPACES, PODS, Resource
 from pytest_kvscale.sim.store import Store, Stored, Watch
 from pytest_kvscale.sim.validation import check_names, check_type, custom_problems
@@ -61,7 +72,12 @@ class Api:
     # Writing --------------------------------------------------------------------------------
 
     def create(
-        self, resource: Resource, namespace: str, obj: Object, dry_run: bool = False
+        self,
+        resource: Resource,
+        namespace: str,
+        obj: Object,
+        dry_run: bool = False,
+        by: By = BY_ITSELF,
     ) -> Object:
         """Make a new object."""
         check_type(resource, obj)
@@ -86,14 +102,16 @@ class Api:
         obj = self.prepared(resource, name, {**obj, "metadata": metadata})
         if resource.status_subresource and resource.custom:
             obj.pop("status", None)
-        admit = self.admission.get(resource)
+        asked, admit = obj, self.admission.get(resource)
         if admit is not None and name:
             obj = admit(obj)
         obj = kind_rules.fill(resource, obj)
         self._check(resource, name, obj)
         if self.store.get(resource, namespace, name) is not None:
             raise errors.already_exists(resource, name)
-        return obj if dry_run else self.store.put(resource, obj)
+        now = self.calendar.stamp()
+        owners = ownership.of_new(resource, asked if resource.custom else obj, by, now)
+        return ownership.shown(obj, owners) if dry_run else self.store.put(resource, obj, owners)
 
     def prepared(self, resource: Resource, name: str, obj: Object) -> Object:
         """The object with what the API itself writes into a new one, and no client can."""
@@ -102,7 +120,7 @@ class Api:
         draw = (resource.plural, "" if resource is NAMESPACES else name)
         metadata["uid"] = self._draws.uid(*draw, self._draws.nth("create", *draw))
         metadata["creationTimestamp"] = self.calendar.stamp()
-        for key in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"):
+        for key in _NOT_OF_CLIENTS:
             metadata.pop(key, None)
         if resource.generation:
             metadata["generation"] = 1
@@ -113,9 +131,9 @@ class Api:
             *object_meta.problems_of_new(resource, obj["metadata"]),
             *(kind_rules.problems(resource, obj, None) if name else ()),
         ]
+        if name and resource in self.rules:
+            self.rules[resource](obj)
         if resource.custom:
-            if name and resource in self.rules:
-                self.rules[resource](obj)
             causes = custom_problems(resource, obj, causes)
         if causes:
             raise errors.invalid(resource, name, causes)
@@ -139,22 +157,24 @@ class Api:
         obj: Object,
         subresource: str = "",
         dry_run: bool = False,
+        by: By = BY_ITSELF,
     ) -> Object:
         """Put another object in the place of one that is there."""
         check_type(resource, obj)
         object_meta.check_types(resource, obj)
         check_names(namespace, name, obj)
         stored = self.store.get(resource, namespace, name)
-        if stored is None and resource.create_on_update and not subresource:
-            metadata = {**obj["metadata"], "resourceVersion": ""}
-            return self.create(resource, namespace, {**obj, "metadata": metadata}, dry_run)
-        if stored is None:
+        if stored is None and (not resource.create_on_update or subresource):
             raise errors.not_found(resource, name)
-        uid, held = obj["metadata"].get("uid"), stored.obj["metadata"]["uid"]
+        uid = obj["metadata"].get("uid")
+        held = stored.obj["metadata"]["uid"] if stored is not None else ""
         if uid and uid != held:
             why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {held}"
             raise errors.conflict(resource, name, why)
-        return self._write(resource, stored, obj, subresource, dry_run)
+        if stored is None:
+            metadata = {**obj["metadata"], "resourceVersion": ""}
+            return self.create(resource, namespace, {**obj, "metadata": metadata}, dry_run, by)
+        return self._write(resource, stored, obj, subresource, dry_run, by)
 
     def patch(
         self,
@@ -165,14 +185,43 @@ class Api:
         media_type: str,
         subresource: str = "",
         dry_run: bool = False,
+        by: By = BY_ITSELF,
     ) -> Object:
         """Change a part of an object."""
         stored = self.get(resource, namespace, name)
-        changed = patch.apply(resource, stored.obj, change, media_type)
+        obj = stored.obj
+        if patch.concerns_owners(change, media_type):
+            obj = ownership.shown(obj, stored.ownership)
+        changed = patch.apply(resource, obj, change, media_type)
         check_type(resource, changed)
         object_meta.check_types(resource, changed)
         check_names(namespace, name, changed)
-        return self._write(resource, stored, changed, subresource, dry_run)
+        return self._write(resource, stored, changed, subresource, dry_run, by)
+
+    def apply(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        config: Any,
+        by: Writer,
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> tuple[Object, bool]:
+        """Server-side apply; returns the object and whether it was made."""
+        stored = self.store.get(resource, namespace, name)
+        if stored is None and by.subresource:
+            raise errors.not_found(resource, name)
+        config = apply.check(resource, config)
+        apply.check_place(config, resource, namespace, name, stored is not None)
+        request = apply.Request(config, by.manager, force, by.subresource, self.calendar.stamp())
+        if stored is None:
+            new, managed = apply.apply(resource, {}, {}, request)
+            made = self.create(resource, namespace, new, dry_run, Ownership(managed))
+            return made, True
+        new, managed = apply.apply(resource, stored.obj, stored.ownership.managed, request)
+        owners = stored.ownership if managed == stored.ownership.managed else Ownership(managed)
+        return self._write(resource, stored, new, by.subresource, dry_run, owners), False
 
     def delete(
         self,
@@ -220,12 +269,21 @@ class Api:
     # The rules of writing -------------------------------------------------------------------
 
     def _write(
-        self, resource: Resource, stored: Stored, wanted: Object, subresource: str, dry_run: bool
+        self,
+        resource: Resource,
+        stored: Stored,
+        wanted: Object,
+        subresource: str,
+        dry_run: bool,
+        by: By,
     ) -> Object:
         old, held = stored.obj, stored.obj["metadata"]
         given = dict(wanted.get("metadata") or {})
         _check_version(resource, held, given)
         causes = list(object_meta.problems_of_change(resource, held, given))
+        before = ownership.asked_for(
+            stored.ownership, given.pop("managedFields", None), subresource
+        )
         for key in _SYSTEM_METADATA:
             given.pop(key, None)
             if key in held:
@@ -233,24 +291,26 @@ class Api:
         new = _changed(resource, old, wanted, given, subresource)
         if resource.generation and _counts(resource, old, new):
             new["metadata"] = {**new["metadata"], "generation": held.get("generation", 1) + 1}
-        if old == new and not causes:
-            return old
+        owners = ownership.of_changed(before, old, new, resource, by, self.calendar.stamp())
+        if old == new and owners is stored.ownership and not causes:
+            return ownership.shown(old, owners) if dry_run else old
         if not subresource:
             causes += kind_rules.problems(resource, new, old)
+        if resource in self.rules and not subresource and "deletionTimestamp" not in held:
+            self.rules[resource](new)
         if resource.custom:
-            if resource in self.rules and not subresource and "deletionTimestamp" not in held:
-                self.rules[resource](new)
             causes = custom_problems(resource, new, causes)
         if causes:
             raise errors.invalid(resource, held["name"], causes)
         if dry_run:
-            return new
+            return ownership.shown(new, owners)
         if _is_released(resource, old, new):
             # Its watchers see it as it was last stored, the writer as it would have been.
             gone = self.store.remove(resource, old)
             version = gone["metadata"]["resourceVersion"]
-            return {**new, "metadata": {**new["metadata"], "resourceVersion": version}}
-        return self.store.put(resource, new)
+            seen = {**new, "metadata": {**new["metadata"], "resourceVersion": version}}
+            return ownership.shown(seen, owners)
+        return self.store.put(resource, new, owners)
 
     def _grace(self, resource: Resource, obj: Object, options: Object) -> int:
         if resource is not PODS:
@@ -298,6 +358,9 @@ class Api:
 
 # How a change comes out -------------------------------------------------------------------------
 
+_NOT_OF_CLIENTS = (
+    "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "managedFields",
+)  # fmt: skip
 _SYSTEM_METADATA = (
     "name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation",
     "deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "selfLink",

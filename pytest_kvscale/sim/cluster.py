@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from pytest_kvscale.sim import definitions, discovery, pods
+from pytest_kvscale.sim import definitions, discovery, pods, rbac
 from pytest_kvscale.sim.api import Api
 from pytest_kvscale.sim.authentication import Gate
 from pytest_kvscale.sim.client import Client
@@ -15,14 +15,18 @@ from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.faults import Faults
+from pytest_kvscale.sim.guard import Guard
+from pytest_kvscale.sim.in_flight import InFlight
 from pytest_kvscale.sim.latency import Latency
 from pytest_kvscale.sim.machine import Machine
 from pytest_kvscale.sim.players import garbage_collector, virt_api_kinds
+from pytest_kvscale.sim.players.cluster_roles import ClusterRoleAggregation
 from pytest_kvscale.sim.players.garbage_collector import GarbageCollector
 from pytest_kvscale.sim.players.kubelet import LEASE_NAMESPACE, Kubelet
 from pytest_kvscale.sim.players.namespaces import NamespaceController
 from pytest_kvscale.sim.players.replica_sets import ReplicaSetController
 from pytest_kvscale.sim.players.scheduler import Scheduler
+from pytest_kvscale.sim.players.service_accounts import ServiceAccountController
 from pytest_kvscale.sim.players.settings import Effective, effective
 from pytest_kvscale.sim.players.team import Team
 from pytest_kvscale.sim.players.virt_api import check_kubevirt, vmi_admission
@@ -67,7 +71,11 @@ class EmbeddedCluster:
         latency = Latency(profile.api, draws)
         self.faults = Faults(self.store, draws, self.team.spawn)
         version = discovery.version(profile.versions.kubernetes, name, seed)
-        self.server = Server(self.api, latency, version, self.faults, self.gate)
+        in_flight = InFlight(
+            profile.api.max_requests_inflight, profile.api.max_mutating_requests_inflight
+        )
+        guard = Guard(self.api, self.gate, in_flight)
+        self.server = Server(self.api, latency, version, self.faults, guard)
         self.clients: dict[str, Client] = {}
         self.url = ""
         self._draws = draws
@@ -86,9 +94,14 @@ class EmbeddedCluster:
         self.api.admission[NAMESPACES] = _namespace_admission
         self.api.admission[PODS] = pods.admit
         definitions.install(self.api)
+        rbac.make_defaults(self.api)
         for name in NAMESPACES_AT_START:
             self.api.create(NAMESPACES, "", {"metadata": {"name": name}})
         NamespaceController(self.team, self._client("namespace-controller", _UNLIMITED))
+        accounts = self._client("service-account-controller", _UNLIMITED)
+        ServiceAccountController(self.team, accounts)
+        aggregation = self._client("clusterrole-aggregation-controller", _UNLIMITED)
+        ClusterRoleAggregation(self.team, aggregation)
         collector = self._client("generic-garbage-collector", garbage_collector.LIMIT)
         GarbageCollector(self.team, collector)
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from pytest_kvscale.sim import answers, health, negotiation, resources
 from pytest_kvscale.sim.errors import Object
-from pytest_kvscale.sim.resources import NAMESPACES, PODS, Resource
+from pytest_kvscale.sim.resources import NAMESPACES, PODS, SERVICE_ACCOUNTS, Resource
 
 _READ, _CHANGE = ("get", "patch", "update"), ("update",)
 _SCALE = ("autoscaling", "v1", "Scale")
@@ -141,6 +141,9 @@ def subresources(resource: Resource) -> list[Subresource]:
     if resource is PODS:
         found.append(("binding", ("create",), ("", "", "Binding")))
         found.append(("eviction", ("create",), ("policy", "v1", "Eviction")))
+    if resource is SERVICE_ACCOUNTS:
+        kind = ("authentication.k8s.io", "v1", "TokenRequest")
+        found.append(("token", ("create",), kind))
     if resource.status_subresource:
         found.append(("status", _READ, ("", "", resource.kind)))
     if resource.scale:

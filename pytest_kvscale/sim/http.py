@@ -14,7 +14,7 @@ from pytest_kvscale.sim import errors, resources
 from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.lists import Query
 from pytest_kvscale.sim.options import flag
-from pytest_kvscale.sim.resources import NAMESPACES, PODS, Resource
+from pytest_kvscale.sim.resources import NAMESPACES, PODS, SERVICE_ACCOUNTS, Resource
 
 MAX_BODY = 3 * 1024 * 1024
 BODY_SECONDS = 60
@@ -92,7 +92,7 @@ def _unknown(group: str) -> Exception:
 
 _METHODS = {
     "status": ("GET", "PUT", "PATCH"), "scale": ("GET", "PUT", "PATCH"), "finalize": ("PUT",),
-    "binding": ("POST",), "eviction": ("POST",),
+    "binding": ("POST",), "eviction": ("POST",), "token": ("POST",),
 }  # fmt: skip
 """What can be done with each subresource."""
 
@@ -103,6 +103,8 @@ def _subresources(resource: Resource) -> list[str]:
         found.append("finalize")
     if resource is PODS:
         found += ["binding", "eviction"]
+    if resource is SERVICE_ACCOUNTS:
+        found.append("token")
     return found
 
 
@@ -127,7 +129,7 @@ def verb_of(request: web.BaseRequest, target: Target) -> str:
         raise NoSuchPathError
     else:
         allowed, verb = ("GET",), {"get": "list"}.get(verb, verb)
-    if method not in allowed or (verb == "deletecollection" and verb not in resource.verbs):
+    if method not in allowed or (not target.subresource and verb not in resource.verbs):
         raise errors.method_not_allowed(resource, verb)
     if verb == "list" and flag(request.query, "watch"):
         return "watch"
@@ -158,6 +160,7 @@ _PATCH_TYPES = [
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
 ]
 
 

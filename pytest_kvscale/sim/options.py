@@ -1,4 +1,4 @@
-"""The options of a request: what stands in its query string, or in a deletion's body.
+"""The options of reading and deleting: what stands in a query string, or in a deletion's body.
 
 Parameters that are not known are ignored, and of one that is given twice the first counts, as in
 Kubernetes. What cannot be read is a 400; what can be read and may not be is a 422.
@@ -16,9 +16,6 @@ from pytest_kvscale.sim.lists import EXACT, NOT_OLDER_THAN, Paging
 
 if TYPE_CHECKING:
     from multidict import MultiMapping as Parameters  # What a request's query is.
-
-_LONGEST_MANAGER = 128
-_FIELD_VALIDATION = ("", "Ignore", "Strict", "Warn")
 
 
 def number(text: str, name: str) -> int:
@@ -108,40 +105,12 @@ def _watch_problems(options: ListOptions) -> Iterator[Object]:
         yield errors.not_allowed(field, f"{field} is forbidden when continue is provided")
 
 
-# Writing ----------------------------------------------------------------------------------------
-
-_KINDS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
-
-
-def check_write_options(query: Parameters[str], verb: str, applied: bool = False) -> bool:
-    """Whether a create, update or patch is a dry run; 422 for options that may not be.
-
-    `applied`: the patch is a server-side apply.
-    """
-    if not query or verb not in _KINDS:
-        return False
-    causes = list(_dry_run_problems(query.getall("dryRun", [])))
-    manager = query.get("fieldManager", "")
-    if len(manager) > _LONGEST_MANAGER:
-        causes.append(errors.too_long("fieldManager", _LONGEST_MANAGER))
-    if not manager.isprintable():
-        causes.append(errors.invalid_value("fieldManager", manager, "invalid character"))
-    if query.get("fieldValidation", "") not in _FIELD_VALIDATION:
-        value = query["fieldValidation"]
-        causes.append(errors.unsupported("fieldValidation", value, _FIELD_VALIDATION))
-    if verb == "patch" and not applied and "force" in query:
-        causes.append(errors.not_allowed("force", "may not be specified for non-apply patch"))
-    if causes:
-        raise errors.invalid_options(_KINDS[verb], causes)
-    return "All" in query.getall("dryRun", [])
+# Deleting ---------------------------------------------------------------------------------------
 
 
 def _dry_run_problems(values: list[str]) -> Iterator[Object]:
     if any(each != "All" for each in values):
         yield errors.unsupported("dryRun", values, ("All",))
-
-
-# Deleting ---------------------------------------------------------------------------------------
 
 
 def delete_options(query: Parameters[str], body: Any) -> Object:

@@ -95,6 +95,41 @@ EVENTS = Resource(
 )  # fmt: skip
 CONFIG_MAPS = Resource("", "v1", "ConfigMap", "configmaps", ("cm",), generation=False)
 SECRETS = Resource("", "v1", "Secret", "secrets", field_selectors=("type",), generation=False)
+SERVICE_ACCOUNTS = Resource(
+    "", "v1", "ServiceAccount", "serviceaccounts", ("sa",), generation=False,
+    unconditional=False, returns_deleted=True,
+)  # fmt: skip
+
+
+def _of_rbac(kind: str, plural: str, namespaced: bool) -> Resource:
+    return Resource(
+        "rbac.authorization.k8s.io", "v1", kind, plural, namespaced=namespaced, generation=False,
+        names="segment", create_on_update=True,
+    )  # fmt: skip
+
+
+ROLES = _of_rbac("Role", "roles", True)
+ROLE_BINDINGS = _of_rbac("RoleBinding", "rolebindings", True)
+CLUSTER_ROLES = _of_rbac("ClusterRole", "clusterroles", False)
+CLUSTER_ROLE_BINDINGS = _of_rbac("ClusterRoleBinding", "clusterrolebindings", False)
+
+
+def _review(group: str, kind: str, plural: str, namespaced: bool = False) -> Resource:
+    """A question: it is answered when it is created, and not stored."""
+    group = f"{group}.k8s.io"
+    return Resource(group, "v1", kind, plural, namespaced=namespaced, verbs=("create",))
+
+
+SELF_ACCESS_REVIEWS = _review(
+    "authorization", "SelfSubjectAccessReview", "selfsubjectaccessreviews"
+)
+ACCESS_REVIEWS = _review("authorization", "SubjectAccessReview", "subjectaccessreviews")
+LOCAL_ACCESS_REVIEWS = _review(
+    "authorization", "LocalSubjectAccessReview", "localsubjectaccessreviews", namespaced=True
+)
+SELF_RULES_REVIEWS = _review("authorization", "SelfSubjectRulesReview", "selfsubjectrulesreviews")
+SELF_REVIEWS = _review("authentication", "SelfSubjectReview", "selfsubjectreviews")
+TOKEN_REVIEWS = _review("authentication", "TokenReview", "tokenreviews")
 LEASES = Resource(
     "coordination.k8s.io", "v1", "Lease", "leases", generation=False, unconditional=False,
     create_on_update=True,
@@ -165,8 +200,6 @@ DISRUPTION_BUDGETS = Resource(
 PLAIN: tuple[Resource, ...] = (
     SERVICES, CLAIMS, REPLICA_SETS, STATEFUL_SETS, JOBS, DISRUPTION_BUDGETS,
     CUSTOM_RESOURCE_DEFINITIONS, API_SERVICES, PRIORITY_CLASSES,
-    Resource("", "v1", "ServiceAccount", "serviceaccounts", ("sa",), generation=False,
-             unconditional=False, returns_deleted=True),
     Resource("", "v1", "Endpoints", "endpoints", ("ep",), generation=False,
              create_on_update=True),
     Resource("", "v1", "LimitRange", "limitranges", ("limits",), generation=False,
@@ -244,7 +277,10 @@ OF_KUBEVIRT: tuple[Resource, ...] = (
 
 SERVED: tuple[Resource, ...] = (
     NAMESPACES, NODES, PODS, EVENTS, CONFIG_MAPS, SECRETS, LEASES, DEPLOYMENTS, DAEMON_SETS,
-    CONTROLLER_REVISIONS, VMS, VMIRS, VMIS, KUBEVIRTS, *PLAIN, *OF_KUBEVIRT,
+    CONTROLLER_REVISIONS, VMS, VMIRS, VMIS, KUBEVIRTS,
+    SERVICE_ACCOUNTS, ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS,
+    SELF_ACCESS_REVIEWS, ACCESS_REVIEWS, LOCAL_ACCESS_REVIEWS, SELF_RULES_REVIEWS, SELF_REVIEWS,
+    TOKEN_REVIEWS, *PLAIN, *OF_KUBEVIRT,
 )  # fmt: skip
 
 _BY_PATH = {

@@ -13,7 +13,15 @@ import collections
 from aiohttp import web
 
 from pytest_kvscale.errors import ConfigurationError
-from pytest_kvscale.sim import discovery, errors, fault_kinds, health, options, subresources
+from pytest_kvscale.sim import (
+    discovery,
+    errors,
+    fault_kinds,
+    health,
+    options,
+    subresources,
+    write_options,
+)
 from pytest_kvscale.sim.answers import (
     Writer,
     answer,
@@ -24,9 +32,9 @@ from pytest_kvscale.sim.answers import (
     success,
 )
 from pytest_kvscale.sim.api import Api
-from pytest_kvscale.sim.authentication import USER, Gate
 from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.faults import Active, Faults, Trouble
+from pytest_kvscale.sim.guard import Guard
 from pytest_kvscale.sim.http import (
     VERBS,
     NoSuchPathError,
@@ -40,6 +48,8 @@ from pytest_kvscale.sim.http import (
 )
 from pytest_kvscale.sim.latency import Latency
 from pytest_kvscale.sim.listener import CutError, Listener
+from pytest_kvscale.sim.managed_fields import Writer as By
+from pytest_kvscale.sim.patch import APPLY_PATCH
 from pytest_kvscale.sim.resources import NODES
 from pytest_kvscale.sim.store import Stored
 from pytest_kvscale.sim.watches import Plan, Watches
@@ -53,13 +63,13 @@ class Server:
     """Serves one API on the loopback; `version` is the answer to `/version`."""
 
     def __init__(
-        self, api: Api, latency: Latency, version: Object, faults: Faults, gate: Gate | None = None
+        self, api: Api, latency: Latency, version: Object, faults: Faults, guard: Guard
     ) -> None:
         self._api = api
         self._latency = latency
         self._version = version
         self._faults = faults
-        self._gate = gate or Gate()
+        self._guard = guard
         self._watches = Watches(api, faults)
         self._listener = Listener(self._answer)
         self.requests: collections.Counter[tuple[str, str, str, int]] = collections.Counter()
@@ -71,7 +81,7 @@ class Server:
 
     async def start(self, host: str, port: int) -> str:
         """Begin to serve, with TLS if the gate has an authority; returns the server's URL."""
-        authority = self._gate.authority
+        authority = self._guard.gate.authority
         tls = authority.server_context(host) if authority is not None else None
         return await self._listener.start(host, port, tls)
 
@@ -97,7 +107,7 @@ class Server:
         code = CLIENT_CLOSED
         response: web.StreamResponse
         try:
-            request[USER] = self._gate.admit(request)
+            self._guard.admit(request)
             path = request.path
             if path == FAULTS or path.startswith(FAULTS + "/"):
                 response = await self._answer_about_faults(request, path)
@@ -106,7 +116,8 @@ class Server:
             else:
                 plural = target.resource.plural
                 verb = verb_of(request, target)
-                response = await self._answer_about_objects(request, target, verb)
+                with self._guard.in_flight.hold(verb):
+                    response = await self._answer_about_objects(request, target, verb)
             code = response.status
         except NoSuchPathError:
             response = not_served()
@@ -215,26 +226,36 @@ class Server:
         query = request.query
         if target.subresource in ("scale", "binding", "eviction"):
             return self._carry_out_beside(request, target, verb, body, writer)
-        dry_run = options.check_write_options(query, verb)
+        agent, media_type = request.headers.get("User-Agent", ""), request.content_type
+        applies = verb == "patch" and media_type == APPLY_PATCH
+        if verb in ("create", "update", "patch"):
+            asked = write_options.read(verb, query, agent, applies)
+            dry_run, by = asked.dry_run, By(asked.manager, target.subresource)
         match verb:
             case "list":
                 paging = options.list_options(query, watch=False).paging
                 return writer.page(target, api.list(kind, query_of(request, target), paging))
             case "get":
                 return writer.stored(target, api.get(kind, namespace, name))
+            case "create" if self._guard.answers(kind, target.subresource):
+                reply = self._guard.answer(kind, namespace, name, as_object(body))
+                return writer.value(reply, 201)
             case "create":
-                obj = api.create(kind, namespace, self._given(target, body), dry_run)
+                obj = api.create(kind, namespace, self._given(target, body), dry_run, by)
                 return self._written(target, writer, obj, 201)
             case "update":
                 missing = api.store.get(kind, namespace, name) is None
                 obj = api.replace(
-                    kind, namespace, name, self._given(target, body), target.subresource, dry_run
-                )
+                    kind, namespace, name, self._given(target, body), target.subresource, dry_run,
+                    by,
+                )  # fmt: skip
                 return self._written(target, writer, obj, 201 if missing else 200)
+            case "patch" if applies:
+                obj, made = api.apply(kind, namespace, name, body, by, asked.force, dry_run)
+                return self._written(target, writer, obj, 201 if made else 200)
             case "patch":
-                media_type = request.content_type
                 obj = api.patch(
-                    kind, namespace, name, body, media_type, target.subresource, dry_run
+                    kind, namespace, name, body, media_type, target.subresource, dry_run, by
                 )
                 return self._written(target, writer, obj, 200)
             case "delete":
@@ -258,14 +279,15 @@ class Server:
         if gone and not kind.returns_deleted:
             return writer.value(deleted(kind, obj))
         waits = not gone and chosen.get("orphanDependents") is False
-        return writer.obj(target, obj, 202 if waits else 200)
+        return self._written(target, writer, obj, 202 if waits else 200)
 
     def _carry_out_beside(
         self, request: web.BaseRequest, target: Target, verb: str, body: object, writer: Writer
     ) -> web.Response:
         """A request to a subresource that is an object of another kind."""
         api, at = self._api, (target.resource, target.namespace, target.name)
-        dry_run = options.check_write_options(request.query, verb)
+        agent = request.headers.get("User-Agent", "")
+        dry_run = verb != "get" and write_options.read(verb, request.query, agent, False).dry_run
         match target.subresource, verb:
             case "scale", "get":
                 return writer.value(subresources.scale(api, *at))

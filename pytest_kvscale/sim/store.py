@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from pytest_kvscale.sim.errors import Object, expired
+from pytest_kvscale.sim.ownership import NOBODY, Ownership
 from pytest_kvscale.sim.resources import Resource
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED"]
@@ -27,20 +28,22 @@ MOST_WAITING = 100_000
 
 
 class Stored:
-    """One version of one object, and its JSON, encoded at most once."""
+    """One version of one object, who owns its fields, and its JSON, encoded at most once."""
 
-    __slots__ = ("_raw", "obj", "version")
+    __slots__ = ("_raw", "obj", "ownership", "version")
 
-    def __init__(self, obj: Object, version: int) -> None:
+    def __init__(self, obj: Object, version: int, ownership: Ownership = NOBODY) -> None:
         self.obj = obj
         self.version = version
+        self.ownership = ownership
         self._raw: bytes | None = None
 
     @property
     def raw(self) -> bytes:
-        """The object as JSON."""
+        """The object as JSON, with its `managedFields`."""
         if self._raw is None:
-            self._raw = encode(self.obj)
+            owners = self.ownership.raw
+            self._raw = _encode_with(self.obj, owners) if owners else encode(self.obj)
         return self._raw
 
     def forget_raw(self) -> None:
@@ -64,13 +67,31 @@ class Event:
         if self._parting is None:
             was = self.before or self.stored
             metadata = {**was.obj["metadata"], "resourceVersion": str(self.version)}
-            self._parting = Stored({**was.obj, "metadata": metadata}, self.version)
+            obj = {**was.obj, "metadata": metadata}
+            self._parting = Stored(obj, self.version, was.ownership)
         return self._parting
+
+
+_dumps = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def encode(value: Any) -> bytes:
     """JSON without spaces."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    return _dumps(value).encode()
+
+
+def _encode_with(obj: Object, owners: bytes) -> bytes:
+    """An object as JSON, with its owners, which are JSON already, in their place."""
+    keys = list(obj)
+    place = keys.index("metadata")
+    head = encode({key: obj[key] for key in keys[:place]})[:-1]
+    tail = encode({key: obj[key] for key in keys[place + 1 :]})[1:]
+    return b"".join(
+        (
+            head, b"," if place else b"", b'"metadata":', encode(obj["metadata"])[:-1],
+            b',"managedFields":', owners, b"}", b"," if tail != b"}" else b"", tail,
+        )
+    )  # fmt: skip
 
 
 class Watch:
@@ -240,15 +261,20 @@ class Store:
         low, high = self._table(resource).span(namespace, after)
         return high - low
 
-    def put(self, resource: Resource, obj: Object) -> Object:
-        """Write an object, new or changed; returns it with its new version."""
+    def put(self, resource: Resource, obj: Object, ownership: Ownership | None = None) -> Object:
+        """Write an object, new or changed; returns it with its new version.
+
+        Without an ownership of its own it keeps that of the version before.
+        """
         path = path_of(obj)
         table = self._table(resource)
         before = table.objects.get(path)
         self.version += 1
         metadata = {**obj["metadata"], "resourceVersion": str(self.version)}
         obj = {**obj, "metadata": metadata}
-        stored = table.objects[path] = Stored(obj, self.version)
+        if ownership is None:
+            ownership = before.ownership if before else NOBODY
+        stored = table.objects[path] = Stored(obj, self.version, ownership)
         if before is None:
             bisect.insort(table.paths, path)
         self._tell(table, Event("MODIFIED" if before else "ADDED", self.version, stored, before))
@@ -263,7 +289,8 @@ class Store:
         self.version += 1
         metadata = {**obj["metadata"], "resourceVersion": str(self.version)}
         obj = {**obj, "metadata": metadata}
-        self._tell(table, Event("DELETED", self.version, Stored(obj, self.version), before))
+        last = Stored(obj, self.version, before.ownership)
+        self._tell(table, Event("DELETED", self.version, last, before))
         return obj
 
     def watch(self, resource: Resource, since: int | None, matches: Matcher | None = None) -> Watch:
