@@ -32,6 +32,8 @@ class Creation(Protocol):
     due: float
     sent: float | None
     """When it was sent first."""
+    turned_away: tuple[float, str] | None
+    """When it was first answered by no success, and how."""
 
 
 Answered = Callable[[Creation, float, int, str], None]
@@ -146,7 +148,9 @@ class _Attempt:
         return 201, ""
 
     def _note(self, problem: Exception) -> None:
-        self.refused = code, _ = _refusal(problem)
+        self.refused = code, words = _refusal(problem)
+        if self.creation.turned_away is None:
+            self.creation.turned_away = (now(), words)
         if not code or code >= 500:
             self.unsure = True
 
