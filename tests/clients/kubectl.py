@@ -29,7 +29,7 @@ class Kubectl:
         }  # fmt: skip
         self._command = [
             program(f"kubectl-{version}"), "--kubeconfig", str(cluster.kubeconfig),
-            "--cache-dir", str(home / "cache"), *(os.environ.get("KV","").split()), "--namespace", self.namespace,
+            "--cache-dir", str(home / "cache"), "--namespace", self.namespace,
         ]  # fmt: skip
 
     @property
