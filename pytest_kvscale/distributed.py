@@ -152,6 +152,8 @@ class Controller:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         for line in hooks.pytest_report_collectionfinish() if reporter is not None else []:
             reporter.write_line(line)
+        if state.run_of(config).settings.plan:
+            pytest.exit("kvscale: that was the plan (--kvscale-plan)", returncode=0)
         # The worker that runs the tests connects for itself.
         state.run_of(config).close_unless_shared()
 
@@ -166,13 +168,13 @@ class Controller:
             with self._hooks.interrupts.waiting():
                 for node in list(getattr(session, "_active_nodes", ())):
                     self._wait_for(node, run)
-                if run.folder.under_way() is not None:
-                    run.remove_leftovers()
         except KeyboardInterrupt:
-            run.abandon()
+            run.undoing.abandon()
+        with contextlib.suppress(KeyboardInterrupt), self._hooks.interrupts.waiting():
+            run.undoing.finish()
 
     def _wait_for(self, node: Any, run: Run) -> None:
-        if run.folder.under_way() is None:
+        if not run.undoing.under_way():
             return
         name = node.gateway.id
         run.tell(f"waiting for worker {name} to delete what it created")

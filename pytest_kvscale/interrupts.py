@@ -46,6 +46,7 @@ class Interrupts:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             if self._again:
+                self._again = 0
                 raise KeyboardInterrupt
             yield
         finally:

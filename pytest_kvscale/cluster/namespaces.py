@@ -29,12 +29,15 @@ _OPENSHIFT = {"security.openshift.io/scc.podSecurityLabelSync": "false"}
 
 
 async def check(client: Client, name: str) -> bool:
-    """Whether a namespace is there. Raises `ConfigurationError` if it is just being removed."""
+    """Whether a namespace is there; yes, if that may not be asked.
+
+    Raises `ConfigurationError` if it is just being removed.
+    """
     try:
         found = await client.get(NAMESPACES, "", name)
     except ApiError as problem:
-        if problem.code == 404:
-            return False
+        if problem.code in (403, 404):
+            return problem.code == 403
         raise
     if found["metadata"].get("deletionTimestamp"):
         raise ConfigurationError(
@@ -45,9 +48,12 @@ async def check(client: Client, name: str) -> bool:
 
 
 class Own:
-    """The namespace of a run, if it has to be made."""
+    """The namespace of a run, if it has to be made: if it was not there before the run."""
 
-    def __init__(self, client: Client, name: str, run: str, openshift: bool) -> None:
+    def __init__(
+        self, client: Client, name: str, run: str, openshift: bool, there: bool = False
+    ) -> None:
+        self._there = there
         self._client = client
         self._name = name
         self._run = run
@@ -63,10 +69,10 @@ class Own:
     async def make(self, deadline: float) -> Object | None:
         """Make the namespace; None if there is one already, which is then used and kept."""
         client = self._client
+        if self._there:
+            return None
         try:
             made = await repeat_until(deadline, lambda: client.create(NAMESPACES, "", self._wanted))
-            await self._furnished()
-            return made
         except ApiError as problem:
             self._unsure = problem.passing
             if problem.code != 409:
@@ -74,13 +80,17 @@ class Own:
         except (LostConnectionError, TimeoutError):
             self._unsure = True
             raise
+        else:
+            await self._furnished()
+            return made
         return await self._get(deadline)
 
     async def _furnished(self) -> None:
         """Wait until pods can be created in the namespace, as far as we may see that."""
         with contextlib.suppress(TimeoutError, LostConnectionError):
             async with asyncio.timeout(_ACCOUNT_PATIENCE):
-                while not await self._has_account():
+                # Nothing could tell us: it may be that we may read but not watch.
+                while not await self._has_account():  # noqa: ASYNC110
                     await asyncio.sleep(_ACCOUNT_PAUSE)
 
     async def _has_account(self) -> bool:

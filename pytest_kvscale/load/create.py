@@ -31,6 +31,8 @@ class Creation(Protocol):
     due: float
     sent: float | None
     """When it was sent first."""
+    turned_away: tuple[float, str] | None
+    """When it was first answered by no success, and how."""
 
 
 Answered = Callable[[Creation, float, int, str], None]
@@ -171,7 +173,9 @@ class _Attempt:
                 self._under_way = False
 
     def _note(self, problem: Exception) -> None:
-        self._refused = code, _ = _refusal(problem)
+        self._refused = code, words = _refusal(problem)
+        if self.creation.turned_away is None:
+            self.creation.turned_away = (now(), words)
         if not code or code >= 500:
             self.unsure = True
 

@@ -14,6 +14,7 @@ from pytest_kvscale.measure.stamps import posix
 from pytest_kvscale.measure.timeline import FINAL, PHASES, Creation, PodFacts, Sign, Timeline
 
 Object = dict[str, Any]
+_GRACE = "deletionGracePeriodSeconds"
 
 
 class Observer:
@@ -27,6 +28,8 @@ class Observer:
         """When a VMI last reached a phase, or its pod or a container changed state."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when a VMI may have settled, or an object is gone."""
+        self.dated: float | None = None
+        """The date (POSIX) at which the clock showed 0; None if its time has no date."""
         self.strangers: dict[str, str] = {}
         """Objects that carry our label and are not ours: name by uid."""
         self._creations: dict[str, Creation] = {}
@@ -216,8 +219,12 @@ class Observer:
             return
         metadata, status = vmi["metadata"], vmi.get("status") or {}
         phase = status.get("phase") or ""
+        if timeline.terminating is None and metadata.get("deletionTimestamp"):
+            # The stamp lies in the future by the grace period.
+            stamp, grace = posix(metadata["deletionTimestamp"]), metadata.get(_GRACE) or 0
+            timeline.terminating, timeline.deleted_stamp = at, stamp and stamp - grace
         if phase in FINAL and timeline.final_phase is None:
-            timeline.final_phase = at
+            timeline.final_phase, timeline.final = at, phase
         if self._is_over(at):
             return
         timeline.created_stamp = posix(metadata.get("creationTimestamp"))
@@ -369,7 +376,12 @@ class Observer:
             self._take_early(timeline, uid)
         if self._is_over(at):
             return
-        if pods.read(timeline, pod, at) and not timeline.restarts:
+
+        def when(stamp: float | None) -> float:
+            told = self._when("pods", stamp, at, since)
+            return at if told is None else told
+
+        if pods.read(timeline, pod, at, when) and not timeline.restarts:
             self.last_progress = at
         if timeline.creation.is_pod:
             phase = pods.phase_of(pod)
