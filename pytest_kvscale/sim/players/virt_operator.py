@@ -116,26 +116,28 @@ class VirtOperator:
             if not restarts.get(name):
                 await self._client.patch(resource, part, stamp)
                 continue
-            status = _part_status(resource, replicas, updated=0)
+            status = _part_status(resource, replicas, 0, part["metadata"]["generation"])
             part = await self._client.update(resource, merge(part, stamp))
             part = await self._client.patch(resource, part, {"status": status}, status=True)
             await asyncio.sleep(self._profile.times.rollout)
             self._restarted(name, wanted)
             if name == "virt-handler":
                 await asyncio.sleep(self._profile.times.device_plugin)
-            status = _part_status(resource, replicas, updated=replicas)
+            status = _part_status(resource, replicas, replicas, part["metadata"]["generation"])
             await self._client.patch(resource, part, {"status": status}, status=True)
 
 
-def _part_status(resource: Resource, replicas: int, updated: int) -> Object:
+def _part_status(resource: Resource, replicas: int, updated: int, generation: int = 1) -> Object:
     if resource is DEPLOYMENTS:
         return {
+            "observedGeneration": generation,
             "replicas": replicas,
             "updatedReplicas": updated,
             "readyReplicas": updated,
             "availableReplicas": updated,
         }
     return {
+        "observedGeneration": generation,
         "desiredNumberScheduled": replicas,
         "currentNumberScheduled": replicas,
         "updatedNumberScheduled": updated,
