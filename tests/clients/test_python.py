@@ -66,8 +66,27 @@ def test_typed_objects_are_made_read_changed_and_deleted(core: client.CoreV1Api)
         core.read_namespaced_config_map("typed", NAMESPACE)
     assert gone.value.status == 404
     node = core.list_node().items[0]
-    assert node.status.allocatable["devices.kubevirt.io/kvm"] == "1k"
-    assert core.list_namespace(limit=1).metadata.remaining_item_count > 0
+    assert "devices.kubevirt.io/kvm" in node.status.allocatable
+    assert len(node.status.node_info.machine_id) == 32
+    assert core.list_namespace(limit=1).metadata._continue
+
+
+def test_what_is_there_has_all_that_its_kind_must_have(
+    api: client.ApiClient, core: client.CoreV1Api
+) -> None:
+    """This client refuses objects that lack a required field."""
+    apps, rbac = client.AppsV1Api(api), client.RbacAuthorizationV1Api(api)
+    core.list_event_for_all_namespaces()
+    core.list_service_account_for_all_namespaces()
+    client.CoordinationV1Api(api).list_lease_for_all_namespaces()
+    deployments = apps.list_deployment_for_all_namespaces().items
+    assert {each.metadata.name for each in deployments} >= {"virt-api", "virt-controller"}
+    assert apps.list_daemon_set_for_all_namespaces().items[0].status.number_ready == 1
+    roles = {role.metadata.name: role for role in rbac.list_cluster_role().items}
+    assert len(roles["edit"].rules) > len(roles["view"].rules) > 5
+    assert {each.role_ref.name for each in rbac.list_cluster_role_binding().items} <= set(roles)
+    assert client.VersionApi(api).get_code().major == "1"
+    assert "v1" in client.CoreApi(api).get_api_versions().versions
 
 
 def test_custom_objects_run(api: client.ApiClient, core: client.CoreV1Api) -> None:

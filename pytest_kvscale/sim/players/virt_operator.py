@@ -76,7 +76,10 @@ class VirtOperator:
         for resource, name, replicas in _PARTS:
             part = {
                 "metadata": {"name": name, "annotations": {GENERATION: "1"}},
-                "spec": {"replicas": replicas} if resource is DEPLOYMENTS else {},
+                "spec": {
+                    **({"replicas": replicas} if resource is DEPLOYMENTS else {}),
+                    **_pods_of(name, version),
+                },
                 "status": _part_status(resource, replicas, updated=replicas),
             }
             api.create(resource, kubevirt.namespace, part, by=writer)
@@ -127,6 +130,14 @@ class VirtOperator:
             await self._client.patch(resource, part, {"status": status}, status=True)
 
 
+def _pods_of(name: str, version: str) -> Object:
+    """Which pods a component has, and of what they are made."""
+    labels = {"kubevirt.io": name}
+    container = {"name": name, "image": f"quay.io/kubevirt/{name}:{version}"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    return {"selector": {"matchLabels": labels}, "template": template}
+
+
 def _part_status(resource: Resource, replicas: int, updated: int, generation: int = 1) -> Object:
     if resource is DEPLOYMENTS:
         return {
@@ -139,6 +150,7 @@ def _part_status(resource: Resource, replicas: int, updated: int, generation: in
     return {
         "observedGeneration": generation,
         "desiredNumberScheduled": replicas,
+        "numberMisscheduled": 0,
         "currentNumberScheduled": replicas,
         "updatedNumberScheduled": updated,
         "numberReady": updated,
