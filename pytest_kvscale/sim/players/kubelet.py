@@ -103,11 +103,15 @@ class Kubelet:
                 ],
                 "nodeInfo": {
                     "architecture": "amd64",
+                    "bootID": self._draws.uid("boot", self._node),
                     "containerRuntimeVersion": versions.runtime,
                     "kernelVersion": "4.18.0",
+                    "kubeProxyVersion": versions.kubernetes,
                     "kubeletVersion": versions.kubernetes,
+                    "machineID": self._draws.uid("machine", self._node).replace("-", ""),
                     "operatingSystem": "linux",
                     "osImage": "embedded by pytest-kvscale",
+                    "systemUUID": self._draws.uid("system", self._node),
                 },
             },
         }
