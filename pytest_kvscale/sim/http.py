@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from pytest_kvscale.sim import errors, resources
+from pytest_kvscale.sim import errors, protobuf, resources
 from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.lists import Query
 from pytest_kvscale.sim.options import flag
@@ -156,7 +156,7 @@ def name_of(target: Target, body: Any) -> str:
 
 # Bodies -----------------------------------------------------------------------------------------
 
-_BODY_TYPES = ["application/json", "application/yaml"]
+_BODY_TYPES = ["application/json", "application/yaml", protobuf.MEDIA_TYPE]
 _PATCH_TYPES = [
     "application/json-patch+json",
     "application/merge-patch+json",
@@ -184,6 +184,8 @@ async def body_of(request: web.BaseRequest) -> Any:
         return None
     patched = request.method == "PATCH"
     kind = request.content_type if patched or "Content-Type" in request.headers else _BODY_TYPES[0]
+    if kind == protobuf.MEDIA_TYPE and not patched:
+        return _from_protobuf(raw)
     accepted = _PATCH_TYPES if patched else _BODY_TYPES
     if kind not in accepted:
         raise errors.unsupported_media_type(accepted)
@@ -301,6 +303,15 @@ def _without_surrogates(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_surrogates(each) for each in value]
     return value
+
+
+def _from_protobuf(raw: bytes) -> Object:
+    try:
+        return protobuf.decode(raw)
+    except protobuf.UnknownMessageError:
+        raise errors.unsupported_media_type(_BODY_TYPES[:-1]) from None
+    except ValueError as problem:
+        raise errors.bad_request(f"the object provided is unrecognized: {problem}") from None
 
 
 def as_object(body: Any) -> Object:
