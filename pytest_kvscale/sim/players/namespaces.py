@@ -47,9 +47,9 @@ class NamespaceController:
                 if not api.store.all(kind, name):
                     continue
                 api.delete_collection(kind, Query(name))
-                for stored in api.store.all(kind, name):
+                for each in api.store.all(kind, name):
                     left[kind.full_name if kind.group else f"{kind.plural}."] += 1
-                    held.update(stored.obj["metadata"].get("finalizers") or [])
+                    held.update(each.obj["metadata"].get("finalizers") or [])
             stored = api.store.get(NAMESPACES, "", name)
             if stored is None:
                 return
