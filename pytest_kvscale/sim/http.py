@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import yaml
 from aiohttp import web
 
@@ -206,6 +207,11 @@ def decode(raw: bytes, as_yaml: bool = False, doubled: list[str] | None = None) 
 
     Keys that stand twice in an object are noted in `doubled`, if it is given.
     """
+    if not as_yaml and doubled is None and raw.count(b"{") + raw.count(b"[") <= _DEEPEST:
+        try:
+            return orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            pass  # It may be JSON all the same, of the kind that Go reads.
     text = raw.decode(errors="replace")
     try:
         if as_yaml:

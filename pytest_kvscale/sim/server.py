@@ -87,6 +87,11 @@ class Server:
         tls = authority.server_context(host) if authority is not None else None
         return await self._listener.start(host, port, tls)
 
+    @property
+    def open_watches(self) -> int:
+        """How many watches are open."""
+        return len(self._watches)
+
     async def stop(self) -> None:
         """End all watches and stop serving."""
         self._watches.close()
