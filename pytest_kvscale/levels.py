@@ -100,7 +100,7 @@ class Levels:
             doubts += self._drift("after")
         except KeyboardInterrupt:
             problem = "the level was interrupted"
-            if running.end is None:
+            if running.is_abandoned:
                 run.undoing.abandoned = True
                 raise AbandonedError(self._left(running)) from None
             raise
@@ -229,7 +229,7 @@ class Levels:
             run.connection.run(running.run())
         except KeyboardInterrupt:
             interrupted = True
-            if running.end is None:
+            if running.is_abandoned:
                 run.undoing.abandoned = True
                 raise AbandonedError(self._left(running)) from None
             raise
