@@ -156,7 +156,7 @@ class Server:
         about_health = health.answer(request)
         if about_health is not None:
             return about_health
-        if path == "/version":
+        if path.rstrip("/") == "/version":
             return answer(self._version)
         if path == "/_sim/served":
             rows = [
