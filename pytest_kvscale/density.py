@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +30,7 @@ from pytest_kvscale.cluster.client import (
     repeat_until,
 )
 from pytest_kvscale.cluster.clock import now
+from pytest_kvscale.cluster.journal_level import LevelNotes, NoNotes
 from pytest_kvscale.cluster.kinds import Kind
 from pytest_kvscale.cluster.settle import (
     LAST_LOOK,
@@ -47,6 +50,8 @@ from pytest_kvscale.measure.figures import Figures, figures
 from pytest_kvscale.measure.observe import Observer, left_behind
 from pytest_kvscale.measure.recording import Recorder
 from pytest_kvscale.measure.timeline import Creation, Sign
+from pytest_kvscale.report.progress import Progress
+from pytest_kvscale.telling import telling
 from pytest_kvscale.waiting import Waiting
 
 LEAST_STALL = 600.0
@@ -73,12 +78,22 @@ class LevelPlan:
     place: Place
     objects: tuple[Planned, ...]
     qps: float
+    """Creations a second; infinity: as fast as possible."""
     burst: int
     timeout: float
     stall: float
     delete_timeout: float
     openshift: bool = False
+    namespace_there: bool = False
+    """It was there before the run, and stays."""
     recording: Path | None = None
+    keep_if: Callable[[], bool] | None = None
+    """Whether to leave what was created, asked when the level has ended by itself."""
+
+    @property
+    def pace(self) -> float | None:
+        """The creations a second that are asked for; None: as fast as possible."""
+        return None if math.isinf(self.qps) else self.qps
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -94,10 +109,15 @@ def stall_after(setting: float | None, qemu_timeout: float) -> float:
 class LevelRun:
     """One level of one run; `run` does it, `figures` tells what was measured so far."""
 
-    def __init__(self, client: Client, plan: LevelPlan, turn: Turn) -> None:
+    def __init__(
+        self, client: Client, plan: LevelPlan, turn: Turn, notes: LevelNotes | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
         self._client = client
         self._plan = plan
         self._turn = turn
+        self._tell = tell
+        self._notes = notes or NoNotes()
         self._recorder: Recorder | None = None
         self._before = dict(client.requests)
         self._cpu = _cpu_seconds()
@@ -111,14 +131,23 @@ class LevelRun:
         self.problem = ""
         """What cut the level short, if something did."""
         self._own_namespace = namespaces.Own(
-            client, plan.place.namespace, plan.place.run, plan.openshift
+            client, plan.place.namespace, plan.place.run, plan.openshift, plan.namespace_there
         )
+        self.kept = False
+        """What was created is left on purpose."""
+        self.pods_seen: dict[str, Object] | None = None
+        """By the name of their object: pods as they were seen, if somebody wants them."""
         self.end: float | None = None
         """When everything was over (loop time)."""
 
+    @property
+    def level(self) -> int:
+        """How many VMIs it is to be."""
+        return self._plan.level
+
     def figures(self) -> Figures:
         """What was measured so far."""
-        return figures(self.observer, self._plan.level, self._plan.qps)
+        return figures(self.observer, self._plan.level, self._plan.pace)
 
     def left(self) -> list[str]:
         """What of ours is still there, each with the command that looks into it."""
@@ -150,13 +179,20 @@ class LevelRun:
         plan = self._plan
         self._start = now()
         made: Object | None = None
-        with contextlib.ExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
+            if self._tell is not None:
+                progress = Progress(plan.level, self.observer)
+                await stack.enter_async_context(telling(progress, self._tell))
             if plan.recording is not None:
                 self._recorder = Recorder(plan.recording, self._start)
                 stack.callback(self._recorder.close)
-                self._recorder.write("plan", self._start, level=plan.level, qps=plan.qps)
+                self._recorder.write("plan", self._start, level=plan.level, qps=plan.pace)
+            gone = True
             try:
+                await self._notes.planned()
                 made = await self._own_namespace.make(now() + PATIENCE)
+                if made is not None:
+                    await self._notes.has_namespace(made["metadata"]["uid"])
                 self._followers = self._make_followers()
                 async with following(*self._followers.values()) as failing:
                     async with asyncio.timeout(LAST_LOOK):
@@ -170,8 +206,9 @@ class LevelRun:
                     self.observer.end_level(now())
             finally:
                 made = made or await self._lost_namespace()
-                if made is not None:
-                    await self._remove_namespace(made)
+                if made is not None and not self.kept:
+                    gone = await self._remove_namespace(made)
+                await self._notes.over(gone and not self.left(), self.kept)
                 self.end = now()
 
     # Beginning ------------------------------------------------------------------------------
@@ -205,8 +242,10 @@ class LevelRun:
                 self._end_level()
             if failing.done():
                 raise_problem(failing)
+            self.kept = self._plan.keep_if is not None and self._plan.keep_if()
         finally:
-            await self._delete(failing)
+            if not self.kept:
+                await self._delete(failing)
 
     async def _create(self, deadline: float) -> None:
         plan, start = self._plan, now()
@@ -225,6 +264,9 @@ class LevelRun:
         for creation in creations:
             self.observer.expect(creation)
         await self._creator.create_all(zip(creations, plan.objects, strict=True), deadline)
+        there = {kind.stream: self.observer.there(kind.stream) for kind in plan.kinds}
+        uids = {name: uid for found in there.values() for uid, name in found.items()}
+        await self._notes.created(uids)
 
     def _answered(self, creation: Any, at: float, code: int, message: str) -> None:
         if code == 201:
@@ -310,7 +352,7 @@ class LevelRun:
         if self._recorder is not None:
             self._recorder.write("delete", at)
 
-    async def _remove_namespace(self, made: Object) -> None:
+    async def _remove_namespace(self, made: Object) -> bool:
         deadline = now() + self._plan.delete_timeout
         name = made["metadata"]["name"]
         try:
@@ -327,6 +369,7 @@ class LevelRun:
                 f"{durations.write(self._plan.delete_timeout)} (--kvscale-delete-timeout): "
                 f"kubectl get namespace {name} -o yaml"
             )
+        return gone
 
     async def _lost_namespace(self) -> Object | None:
         """The namespace, if it was created and no answer said so."""
@@ -340,6 +383,8 @@ class LevelRun:
     def received(self, stream: str, kind: str, obj: Object, at: float) -> None:
         """One event of a watch."""
         self.observer.take(stream, kind, obj, at)
+        if self.pods_seen is not None and stream == "pods":
+            self.pods_seen[_made_for(obj)] = obj
         if self._recorder is not None:
             self._recorder.write(stream, at, event={"type": kind, "object": obj})
 
@@ -381,6 +426,12 @@ class _Tap:
     def changed(self, kind: str, obj: Object, at: float) -> None:
         """See `watch.Receiver`."""
         self._level.received(self._stream, kind, obj, at)
+
+
+def _made_for(pod: Object) -> str:
+    """The name of the VMI a pod was made for, or its own."""
+    owners = pod["metadata"].get("ownerReferences") or []
+    return str(owners[0]["name"] if owners else pod["metadata"]["name"])
 
 
 def _cpu_seconds() -> float:

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from pytest_kvscale.cluster.facts import ClusterFacts
     from pytest_kvscale.cluster.lease import Turn
     from pytest_kvscale.cluster.templates import Place, Templates
-    from pytest_kvscale.cluster.tuning import Change, Tuner
+    from pytest_kvscale.cluster.tuner import Tuner
+    from pytest_kvscale.cluster.tuning import Change
+    from pytest_kvscale.foreseeing import Foreseeing
     from pytest_kvscale.judge.objectives import AppliesTo, Objectives
     from pytest_kvscale.levels import Levels
     from pytest_kvscale.report.results import ResultsFolder
+    from pytest_kvscale.undoing import Undoing
 
 SLO_FILE = "slo.yaml"
 Json = dict[str, Any]
@@ -65,8 +68,8 @@ class Run:
         self._tuning: Json = {"applied": "none", "changes": []}
         self._levels: list[int] = []
         self._objectives: dict[Path, tuple[AppliesTo, Objectives] | None] = {}
-        self.left = ""
-        """What could not be removed, and how to remove it."""
+        self._plan: list[str] = []
+        """What is known beforehand, if that is all that was asked for."""
 
     # What it is -----------------------------------------------------------------------------
 
@@ -105,6 +108,39 @@ class Run:
         return Place(self.id, self.namespace, facts.node["name"], dict(facts.selector))
 
     @functools.cached_property
+    def undoing(self) -> Undoing:
+        """The journal of this run, and how what is left is undone."""
+        from pytest_kvscale.undoing import Undoing
+
+        return Undoing(self)
+
+    @functools.cached_property
+    def foreseeing(self) -> Foreseeing:
+        """What is known of the levels before they begin."""
+        from pytest_kvscale.foreseeing import Foreseeing
+
+        return Foreseeing(self)
+
+    @property
+    def tuning_name(self) -> str:
+        """The tuning that is applied."""
+        return self.settings.tune or self.connection.default_tuning
+
+    @functools.cached_property
+    def makes_namespace(self) -> bool:
+        """Whether the namespace is made by the run, and goes with it."""
+        from pytest_kvscale.cluster import namespaces
+
+        if self.settings.namespace is None:
+            return True
+        return not self.connection.ask(namespaces.check(self.connection.client, self.namespace))
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to the cluster."""
+        return self._connection is not None
+
+    @functools.cached_property
     def levels(self) -> Levels:
         """The levels of this run."""
         from pytest_kvscale.levels import Levels
@@ -125,22 +161,40 @@ class Run:
             self._read_objectives(suite)
         if self.settings.tune is not None:
             tuning.load(self.settings.tune)
+        self._check_permissions()
         place = self.place
         for level in levels:
             templates.level(level, place)
         self._levels = list(levels)
         self.folder.make()
-        if self.connection.shared:
-            self.take_turn(self.settings.wait)
+        if not self.settings.plan:
+            alone = self.connection.shared and not self.take_turn(self.settings.wait).off
+            self.undoing.begin(alone)
         self._look_around()
+        if self.settings.plan:
+            self._plan = list(self.foreseeing.lines(levels))
+
+    def _check_permissions(self) -> None:
+        """Refuse to begin what the API would refuse in the middle."""
+        from pytest_kvscale.cluster import permissions
+
+        connection, settings = self.connection, self.settings
+        intent = permissions.Intent(
+            kinds=self.templates.kinds,
+            namespace=self.namespace,
+            makes_namespace=self.makes_namespace,
+            tunes=self.tuning_name != "none",
+            beside_others=settings.beside_others,
+        )
+        for each in connection.ask(permissions.check(connection.client, intent)):
+            self.tell(f"note: {each}")
 
     def _look_around(self) -> None:
-        """Refuse a namespace that is going, and a node that carries others' VMIs."""
-        from pytest_kvscale.cluster import guard, namespaces
+        """Refuse a node that carries others' VMIs."""
+        from pytest_kvscale.cluster import guard
 
         connection = self.connection
-        connection.ask(namespaces.check(connection.client, self.namespace))
-        if not self.settings.beside_others:
+        if not self.settings.beside_others and not self.settings.plan:
             work = guard.check_alone(connection.client, self.facts.node["name"], self.id)
             connection.ask(work)
 
@@ -175,6 +229,13 @@ class Run:
                 # without workers.
                 self._look_around()
         return self._facts
+
+    @functools.cached_property
+    def cluster_uid(self) -> str:
+        """The uid of the namespace kube-system, which lives as long as the cluster."""
+        from pytest_kvscale.cluster import facts
+
+        return self.connection.ask(facts.uid_of(self.connection.client))
 
     def take_turn(self, wait: bool) -> Turn:
         """Our turn on the cluster, taken when it is first asked for.
@@ -219,36 +280,13 @@ class Run:
             f"kvscale: {identity.text()}",
             f"kvscale: node {node['name']} ({', '.join([*size, node['runtime']])}), {versions}",
             f"kvscale: run {self.id}, namespace {self.namespace}, {vmis}",
+            *(f"kvscale: {each}" for each in self._plan),
         ]
 
     def close_unless_shared(self) -> None:
         """Disconnect from a cluster that no other process of this run can see."""
         if self._connection is not None and not self._connection.shared:
             self.close()
-
-    def remove_leftovers(self) -> None:
-        """Remove what another process of this run left when it died."""
-        from pytest_kvscale.cluster import leftovers
-        from pytest_kvscale.cluster.client import ApiError, LostConnectionError
-
-        if self._connection is None and self.leads:
-            return  # What it left went with its own cluster.
-        connection, timeout = self.connection, self.settings.delete_timeout
-        work = leftovers.remove(
-            connection.client, self.templates.kinds, self.namespace, self.id, timeout
-        )
-        try:
-            found = connection.run(work)
-        except (ApiError, LostConnectionError, TimeoutError) as problem:
-            self.left = (
-                f"what a worker left could not be removed: {problem or 'no answer'}: "
-                + leftovers.command(self.namespace, self.id, self.settings.namespace is None)
-            )
-            self.tell(self.left)
-            return
-        self.folder.note_under_way(None)
-        if found:
-            self.tell(f"removed what a worker left: {len(found)} objects")
 
     def close(self) -> None:
         """End our turn and disconnect."""
@@ -260,6 +298,7 @@ class Run:
             if turn is not None:
                 connection.run(turn.give_back() if self.leads else turn.stop())
         finally:
+            self.undoing.close()
             connection.close()
 
     # Settings of KubeVirt -------------------------------------------------------------------
@@ -267,12 +306,13 @@ class Run:
     def tune(self) -> list[Change]:
         """Apply the tuning the settings name, once; returns what it changed."""
         from pytest_kvscale.cluster import facts, tuning
+        from pytest_kvscale.cluster.tuner import Tuner
 
         if self._tuner is None:
-            name = self.settings.tune or self.connection.default_tuning
-            self._tuner = tuning.Tuner(self.connection.client)
+            name = self.tuning_name
             node = self.facts.node["name"]
-            made = self.connection.run(self._tuner.apply(tuning.load(name), node))
+            self._tuner = Tuner(self.connection.client, self.undoing.journal, node)
+            made = self.connection.run(self._tuner.apply(tuning.load(name)))
             self._facts = self.connection.run(facts.refresh(self.connection.client, self.facts))
             self._tuning = {"applied": Path(name).stem, "changes": [_change(each) for each in made]}
         return list(self._tuner.made)
@@ -281,7 +321,11 @@ class Run:
         """Put back what `tune` changed; returns what others have changed since, which stays."""
         if self._tuner is None or self._connection is None:
             return []
-        return self._connection.run(self._tuner.put_back(self.facts.node["name"]))
+        return self._connection.run(self._tuner.put_back())
+
+    def drift(self) -> list[str]:
+        """The KubeVirt settings that are not what they were when the levels began."""
+        return [] if self._tuner is None else self.connection.run(self._tuner.drift())
 
     # What the results say of it -------------------------------------------------------------
 

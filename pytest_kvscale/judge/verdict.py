@@ -38,6 +38,8 @@ class DensityResult:
     """How long the cluster had to rest before the level, and did."""
     left: Sequence[str] = ()
     """What is still there, each with the command that looks into it."""
+    warnings: Sequence[str] = ()
+    """What makes figures doubtful without changing the verdict; one sentence each."""
 
     @property
     def running(self) -> int:
@@ -52,7 +54,13 @@ class DensityResult:
             f"{figures.requested} running"
         )
         return "\n".join(
-            [f"{head} ({self.ended})", *(f"  {each}" for each in self.reasons), *self._failures()]
+            [
+                f"{head} ({self.ended})",
+                *(f"  {each}" for each in self.reasons),
+                *([f"  {figures.slowest['text']}"] if figures.slowest else []),
+                *self._failures(),
+                *(f"  warning: {each}" for each in self.warnings),
+            ]
         )
 
     def _failures(self) -> list[str]:
@@ -92,13 +100,18 @@ def judge(
     harness: Mapping[str, Any] | None = None,
     cooldown: Mapping[str, Any] | None = None,
     left: Sequence[str] = (),
+    doubts: Sequence[str] = (),
+    kept: str = "",
 ) -> DensityResult:
     """Judge a level.
 
     `max_lag` (seconds) is the most that `lag_p99` may be; `problem` is what cut the run short.
     A level fails if a VMI failed, something was left behind, an objective was missed or the run
-    was cut short. One that would pass but fell behind its pace is inconclusive.
+    was cut short. `kept` says that its objects are left on purpose. One that would pass but fell
+    behind its pace, or of which there are `doubts`, is inconclusive.
     """
+    if kept:
+        figures = dataclasses.replace(figures, left_behind=0)
     findings = {each.name: classify(each) for each in figures.not_running}
     failures = count(findings.values())
     if figures.left_behind:
@@ -112,12 +125,17 @@ def judge(
         reasons.append(f"{figures.left_behind} VMIs or pods were left behind")
     reasons += [each.text() for each in outcomes if not each.ok]
     verdict: Verdict = "fail" if reasons else "pass"
+    if kept:
+        reasons.append(kept)
     lag = figures.pacing["lag_p99"]
     if max_lag is not None and lag is not None and lag > max_lag:
         reasons.append(
             f"creates were sent up to {lag:.3f} s late (lag_p99; at most {max_lag:g} s): the "
             "harness or the API fell behind the pace"
         )
+        verdict = "inconclusive" if verdict == "pass" else verdict
+    if doubts:
+        reasons += doubts
         verdict = "inconclusive" if verdict == "pass" else verdict
     return DensityResult(
         level=level,
@@ -132,4 +150,5 @@ def judge(
         harness=harness or {},
         cooldown=cooldown or {},
         left=tuple(left),
+        warnings=tuple(figures.clocks["warnings"]),
     )

@@ -16,6 +16,10 @@ _UNITS = {
 _QUANTITY = re.compile(r"([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)(?:[eE]([+-]?\d+)|([numkMGTP]|[KMGTP]i))?")
 
 
+_LONGEST_EXPONENT = 4
+"""Characters; beyond them a number of bytes would not fit into any memory."""
+
+
 def parse(text: object) -> Fraction:
     """The exact value of a quantity. Raises ValueError if it is none."""
     return _parse(str(text))
@@ -27,6 +31,8 @@ def _parse(text: str) -> Fraction:
     if match is None:
         raise ValueError(f"{text!r} is no quantity: write e.g. 500m, 48, 128Gi")
     number, exponent, unit = match.groups()
+    if exponent and len(exponent) > _LONGEST_EXPONENT:
+        raise ValueError(f"{str(text)[:40]!r} is no quantity: its exponent is too large")
     return Fraction(number) * (Fraction(10) ** int(exponent or 0)) * _UNITS[unit or ""]
 
 

@@ -16,7 +16,11 @@ from pytest_kvscale.sim.store import Event
 LIMIT = RateLimit(qps=20, burst=30)
 """kube-controller-manager's default client limit, which each of its controllers has for itself."""
 _WORKERS = 20
-_KINDS = {(each.api_version, each.kind) for each in resources.SERVED}
+_KINDS = {
+    (f"{each.group}/{version}" if each.group else version, each.kind)
+    for each in resources.SERVED
+    for version in each.versions
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +131,8 @@ class GarbageCollector:
 
     async def _own(self, node: _Node, owners: list[Object]) -> None:
         metadata = {**node.obj["metadata"], "ownerReferences": owners}
+        if not owners:
+            del metadata["ownerReferences"]
         await self._client.update(node.resource, {**node.obj, "metadata": metadata})
 
     async def _let_go(self, uid: str, node: _Node, finalizer: str) -> None:

@@ -40,6 +40,8 @@ def vmi_admission(profile: Profile, calendar: Calendar, draws: Draws) -> Admissi
         stamp = calendar.stamp()
         finalizers = [*(metadata.get("finalizers") or []), FINALIZERS[profile.kubevirt.objects]]
         metadata = {**metadata, "finalizers": [*dict.fromkeys(finalizers)]}
+        # The webhook writes the whole spec anew, with what KubeVirt never leaves out.
+        spec = {**spec, "domain": {"devices": {}, **spec["domain"]}}
         more: Object = {}
         if profile.kubevirt.objects == "1.9":
             spec = vmi_defaults.spec(spec, draws, name)

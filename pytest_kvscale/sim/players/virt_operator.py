@@ -53,9 +53,9 @@ class VirtOperator:
         """KubeVirt as it is when the cluster starts: deployed, all its parts running."""
         api, kubevirt = self._client.api, self._profile.kubevirt
         spec = {"configuration": kubevirt.configuration}
-        cr = api.create(
-            KUBEVIRTS, kubevirt.namespace, {"metadata": {"name": kubevirt.name}, "spec": spec}
-        )
+        made = {"metadata": {"name": kubevirt.name}, "spec": spec}
+        writer = self._client.writer
+        cr = api.create(KUBEVIRTS, kubevirt.namespace, made, by=writer)
         version = self._profile.versions.kubevirt
         now = self._client.stamp()
         conditions = [
@@ -71,16 +71,18 @@ class VirtOperator:
             "operatorVersion": version,
             "conditions": conditions,
         }
-        api.replace(
-            KUBEVIRTS, kubevirt.namespace, kubevirt.name, {**cr, "status": status}, "status"
-        )
+        deployed = {**cr, "status": status}
+        api.replace(KUBEVIRTS, kubevirt.namespace, kubevirt.name, deployed, "status", by=writer)
         for resource, name, replicas in _PARTS:
             part = {
                 "metadata": {"name": name, "annotations": {GENERATION: "1"}},
-                "spec": {"replicas": replicas} if resource is DEPLOYMENTS else {},
+                "spec": {
+                    **({"replicas": replicas} if resource is DEPLOYMENTS else {}),
+                    **_pods_of(name, version),
+                },
                 "status": _part_status(resource, replicas, updated=replicas),
             }
-            api.create(resource, kubevirt.namespace, part)
+            api.create(resource, kubevirt.namespace, part, by=writer)
 
     def _on_kubevirt(self, event: Event) -> None:
         if event.type != "DELETED":
@@ -117,27 +119,38 @@ class VirtOperator:
             if not restarts.get(name):
                 await self._client.patch(resource, part, stamp)
                 continue
-            status = _part_status(resource, replicas, updated=0)
+            status = _part_status(resource, replicas, 0, part["metadata"]["generation"])
             part = await self._client.update(resource, merge(part, stamp))
             part = await self._client.patch(resource, part, {"status": status}, status=True)
             await asyncio.sleep(self._profile.times.rollout)
             self._restarted(name, wanted)
             if name == "virt-handler":
                 await asyncio.sleep(self._profile.times.device_plugin)
-            status = _part_status(resource, replicas, updated=replicas)
+            status = _part_status(resource, replicas, replicas, part["metadata"]["generation"])
             await self._client.patch(resource, part, {"status": status}, status=True)
 
 
-def _part_status(resource: Resource, replicas: int, updated: int) -> Object:
+def _pods_of(name: str, version: str) -> Object:
+    """Which pods a component has, and of what they are made."""
+    labels = {"kubevirt.io": name}
+    container = {"name": name, "image": f"quay.io/kubevirt/{name}:{version}"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    return {"selector": {"matchLabels": labels}, "template": template}
+
+
+def _part_status(resource: Resource, replicas: int, updated: int, generation: int = 1) -> Object:
     if resource is DEPLOYMENTS:
         return {
+            "observedGeneration": generation,
             "replicas": replicas,
             "updatedReplicas": updated,
             "readyReplicas": updated,
             "availableReplicas": updated,
         }
     return {
+        "observedGeneration": generation,
         "desiredNumberScheduled": replicas,
+        "numberMisscheduled": 0,
         "currentNumberScheduled": replicas,
         "updatedNumberScheduled": updated,
         "numberReady": updated,
