@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pytest_kvscale.judge.classes import PENDING, STUCK_TERMINATING, Finding, classify, count
-from pytest_kvscale.judge.objectives import NO_OBJECTIVES, Objectives, Outcome
+from pytest_kvscale.judge.objectives import NO_OBJECTIVES, Objectives, Outcome, judged_by
+from pytest_kvscale.judge.quantities import Measured
 from pytest_kvscale.judge.remedies import REMEDIES
+from pytest_kvscale.measure.cost import Cost, nothing
 from pytest_kvscale.measure.figures import Figures
 
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -38,6 +40,8 @@ class DensityResult:
     """How long the cluster had to rest before the level, and did."""
     left: Sequence[str] = ()
     """What is still there, each with the command that looks into it."""
+    cost: Cost = dataclasses.field(default_factory=lambda: nothing("not asked for"))
+    """What the level cost the control plane."""
     warnings: Sequence[str] = ()
     """What makes figures doubtful without changing the verdict; one sentence each."""
 
@@ -100,20 +104,24 @@ def judge(
     harness: Mapping[str, Any] | None = None,
     cooldown: Mapping[str, Any] | None = None,
     left: Sequence[str] = (),
+    cost: Cost | None = None,
 ) -> DensityResult:
     """Judge a level.
 
     `max_lag` (seconds) is the most that `lag_p99` may be; `problem` is what cut the run short.
-    A level fails if a VMI failed, something was left behind, an objective was missed or the run
-    was cut short. One that would pass but fell behind its pace is inconclusive.
+    A level fails if a VMI failed (of a class that no objective judges), something was left
+    behind, an objective was missed or the run was cut short. One that would pass but fell behind
+    its pace is inconclusive.
     """
     findings = {each.name: classify(each) for each in figures.not_running}
     failures = count(findings.values())
     if figures.left_behind:
         failures[STUCK_TERMINATING] = figures.left_behind
-    outcomes = objectives.check(level, figures)
+    paid = nothing("not asked for") if cost is None else cost
+    outcomes = objectives.check(level, Measured(figures, failures, paid))
     reasons = [problem] if problem else []
-    missing = figures.requested - figures.running
+    judged = sum(failures[each] for each in judged_by(outcomes, failures))
+    missing = figures.requested - figures.running - judged
     if missing:
         reasons.append(f"{missing} of {figures.requested} VMIs did not run")
     if figures.left_behind:
@@ -140,5 +148,6 @@ def judge(
         harness=harness or {},
         cooldown=cooldown or {},
         left=tuple(left),
+        cost=paid,
         warnings=tuple(figures.clocks["warnings"]),
     )

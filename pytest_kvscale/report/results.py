@@ -55,6 +55,9 @@ def level_object(result: DensityResult) -> Json:
                 "value": each.value,
                 "ok": each.ok,
                 "label": each.label,
+                "operator": each.operator,
+                "unit": each.unit,
+                "margin": each.margin,
             }
             for each in result.objectives
         ],
