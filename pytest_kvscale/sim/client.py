@@ -17,6 +17,7 @@ from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.faults import Faults
 from pytest_kvscale.sim.latency import Latency
+from pytest_kvscale.sim.managed_fields import Writer
 from pytest_kvscale.sim.patch import MERGE_PATCH, STRATEGIC_MERGE_PATCH
 from pytest_kvscale.sim.profile import RateLimit
 from pytest_kvscale.sim.resources import EVENTS, PODS, Resource
@@ -71,6 +72,8 @@ class Client:
     ) -> None:
         self.api = api
         self.component = component
+        self.writer = Writer(_manager(component))
+        self._status_writer = Writer(_manager(component), "status")
         self.limiter = RateLimiter(limit)
         self.requests: Requests = collections.Counter()
         self._latency = latency
@@ -99,14 +102,15 @@ class Client:
         """Make an object."""
         name = obj["metadata"].get("name") or obj["metadata"].get("generateName", "")
         await self._request("create", resource, name)
-        return self.api.create(resource, namespace, obj)
+        return self.api.create(resource, namespace, obj, by=self.writer)
 
     async def update(self, resource: Resource, obj: Object, status: bool = False) -> Object:
         """Replace an object by a changed copy of it; 409 if it was changed meanwhile."""
         metadata = obj["metadata"]
         await self._request("update", resource, metadata["name"])
         namespace, sub = metadata.get("namespace", ""), "status" if status else ""
-        return self.api.replace(resource, namespace, metadata["name"], obj, sub)
+        by = self._status_writer if status else self.writer
+        return self.api.replace(resource, namespace, metadata["name"], obj, sub, by=by)
 
     async def patch(
         self, resource: Resource, obj: Object, change: Object, status: bool = False
@@ -120,7 +124,8 @@ class Client:
         media_type = MERGE_PATCH if resource.custom else STRATEGIC_MERGE_PATCH
         await self._request("patch", resource, metadata["name"])
         namespace, sub = metadata.get("namespace", ""), "status" if status else ""
-        return self.api.patch(resource, namespace, metadata["name"], change, media_type, sub)
+        by = self._status_writer if status else self.writer
+        return self.api.patch(resource, namespace, metadata["name"], change, media_type, sub, by=by)
 
     async def delete(
         self, resource: Resource, obj: Object, grace: int | None = None, propagation: str = ""
@@ -210,6 +215,22 @@ class Client:
                 return
             await asyncio.sleep(pause)
             pause = min(_LONGEST_PAUSE, 2 * pause)
+
+
+_PROGRAMS = {
+    "default-scheduler": "kube-scheduler",
+    "generic-garbage-collector": "kube-controller-manager",
+    "namespace-controller": "kube-controller-manager",
+}
+"""The programs that some components are parts of."""
+
+
+def _manager(component: str) -> str:
+    """The name under which a component owns fields: its program's, without the node's."""
+    for per_node in ("kubelet", "virt-handler"):
+        if component.startswith(per_node):
+            return per_node
+    return _PROGRAMS.get(component, component)
 
 
 def condition_of(obj: Object, kind: str) -> Object | None:

@@ -51,7 +51,10 @@ def parse(path: str) -> Target | None:
         return None
     name = rest[1] if len(rest) > 1 else ""
     subresource = rest[2] if len(rest) > 2 else ""
-    if subresource and not (subresource == "status" and resource.status_subresource):
+    if subresource and not (
+        (subresource == "status" and resource.status_subresource)
+        or (subresource == "token" and resource is resources.SERVICE_ACCOUNTS)
+    ):
         return None
     if resource.namespaced and name and not namespace:
         return None
@@ -61,6 +64,11 @@ def parse(path: str) -> Target | None:
 def verb_of(request: web.BaseRequest, target: Target) -> str:
     """The API verb of a request; 405 where the path has no such verb."""
     verb = VERBS.get(request.method, "")
+    if "get" not in target.resource.verbs or target.subresource == "token":
+        in_place = bool(target.namespace) is target.resource.namespaced
+        if verb == "create" and in_place and bool(target.name) is bool(target.subresource):
+            return verb
+        raise errors.method_not_allowed()
     if target.name:
         if verb in ("get", "update", "patch", "delete"):
             return verb
@@ -104,6 +112,7 @@ _PATCH_TYPES = [
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
 ]
 
 
@@ -124,7 +133,7 @@ async def body_of(request: web.BaseRequest) -> Any:
     if request.content_type not in accepted and request.method != "DELETE":
         raise errors.unsupported_media_type(accepted)
     try:
-        if request.content_type == "application/yaml":
+        if request.content_type in ("application/yaml", "application/apply-patch+yaml"):
             return yaml.safe_load(raw)
         return json.loads(raw)
     except (ValueError, yaml.YAMLError) as problem:
