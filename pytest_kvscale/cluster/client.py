@@ -193,6 +193,19 @@ class Client:
         """What the server says of itself at a path (`/version`)."""
         return await self.request("get", "GET", path)
 
+    async def text(self, path: str, query: Mapping[str, str] | None = None) -> str:
+        """What is answered at a path that does not speak JSON (logs, metrics); as `request`."""
+        try:
+            async with (
+                asyncio.timeout(REQUEST_TIMEOUT),
+                self._send("get", "GET", path, query, {**self._headers}) as response,
+            ):
+                return (await response.read()).decode("utf-8", "replace")
+        except _LOST as problem:
+            raise lost(problem) from None
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {REQUEST_TIMEOUT:g} s") from None
+
     async def request(
         self,
         verb: str,

@@ -6,10 +6,17 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pytest_kvscale.judge.classes import PENDING, STUCK_TERMINATING, Finding, classify, count
+from pytest_kvscale.judge.classes import (
+    CLASSES,
+    PENDING,
+    STUCK_TERMINATING,
+    Finding,
+    classify,
+    count,
+)
 from pytest_kvscale.judge.objectives import NO_OBJECTIVES, Objectives, Outcome, judged_by
 from pytest_kvscale.judge.quantities import Measured
-from pytest_kvscale.judge.remedies import REMEDIES
+from pytest_kvscale.judge.remedies import REMEDIES, node_log_command
 from pytest_kvscale.measure.cost import Cost, nothing
 from pytest_kvscale.measure.figures import Figures
 
@@ -76,8 +83,22 @@ class DensityResult:
         for name, number in self.failures.items():
             lines.append(f"  {name}: {number}")
             lines += [f"    {each}" for each in self._examples(name)]
+            if CLASSES.get(name) == "sandbox":
+                lines += self._look_there(name)
             lines.append(f"    remedy: {REMEDIES[name]}")
         return lines
+
+    def _look_there(self, name: str) -> list[str]:
+        """Where the cause stands, if the node's log could not be read from here."""
+        timelines = [
+            each
+            for each in self.figures.timelines
+            if each.name in self.findings and self.findings[each.name].name == name
+        ]
+        if any(sign.source == "node log" for each in timelines for sign in each.signs):
+            return []
+        command = node_log_command(timelines)
+        return [f"    the cause, {command}"] if command else []
 
     def _examples(self, name: str) -> list[str]:
         if name == STUCK_TERMINATING:
