@@ -311,26 +311,26 @@ class Run:
 
     def cluster_object(self) -> Json:
         """The results' `cluster`."""
-        from pytest_kvscale.cluster.facts import fingerprint
+        from pytest_kvscale.judge.comparable import digest, fingerprint
 
         identity, facts, settings = self.identity, self.facts, self.settings
         node = {key: value for key, value in facts.node.items() if key != "name"}
+        comparable = fingerprint(
+            versions={"kubernetes": identity.kubernetes, "kubevirt": facts.kubevirt},
+            simulated=identity.simulated,
+            profile=identity.profile,
+            node=node,
+            settings=facts.settings,
+            template=self.templates.sources,
+            variables=dict(settings.variables),
+            pace={"qps": settings.qps, "burst": settings.burst},
+        )
         return {
             "uid": facts.uid,
             "kubernetes": identity.kubernetes,
             "kubevirt": facts.kubevirt,
-            "fingerprint": fingerprint(
-                kubernetes=identity.kubernetes,
-                kubevirt=facts.kubevirt,
-                simulated=identity.simulated,
-                profile=identity.profile,
-                node=node,
-                tuning=self._tuning,
-                templates=self.templates.sources,
-                variables=dict(settings.variables),
-                qps=settings.qps,
-                burst=settings.burst,
-            ),
+            "fingerprint": digest(comparable),
+            "comparable": comparable,
             "tuning": self._tuning,
             "node": dict(facts.node),
         }

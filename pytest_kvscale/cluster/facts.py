@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from pytest_kvscale.cluster import kubevirt as kubevirts
-from pytest_kvscale.cluster.client import NAMESPACES, NODES, Client
+from pytest_kvscale.cluster.client import NAMESPACES, NODES, Client, Object
 from pytest_kvscale.cluster.nodes import (
     Demands,
     NodeFacts,
@@ -37,6 +35,8 @@ class ClusterFacts:
     selector: Mapping[str, str]
     """Labels that select the node."""
     openshift: bool
+    settings: Mapping[str, Any]
+    """What the KubeVirt CR says of itself: its configuration, and patches of its components."""
 
 
 async def gather(
@@ -63,6 +63,7 @@ async def gather(
         node=node_facts(chosen),
         selector=node_selector(chosen),
         openshift=any(each.get("name") == _OPENSHIFT for each in groups),
+        settings=_settings(custom),
     )
 
 
@@ -71,11 +72,13 @@ async def refresh(client: Client, facts: ClusterFacts) -> ClusterFacts:
     custom = await kubevirts.find_kubevirt(client)
     node = await client.get(NODES, "", facts.node["name"])
     return dataclasses.replace(
-        facts, qemu_timeout=kubevirts.qemu_timeout(custom["spec"]), node=node_facts(node)
+        facts,
+        qemu_timeout=kubevirts.qemu_timeout(custom["spec"]),
+        node=node_facts(node),
+        settings=_settings(custom),
     )
 
 
-def fingerprint(**what: Any) -> str:
-    """A short hash of all that makes two runs comparable."""
-    text = json.dumps(what, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _settings(custom: Object) -> dict[str, Any]:
+    spec = custom["spec"]
+    return {key: spec[key] for key in ("configuration", "customizeComponents") if spec.get(key)}
