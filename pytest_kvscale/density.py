@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import resource
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,12 +77,18 @@ class LevelPlan:
     place: Place
     objects: tuple[Planned, ...]
     qps: float
+    """Creations a second; infinity: as fast as possible."""
     burst: int
     timeout: float
     stall: float
     delete_timeout: float
     openshift: bool = False
     recording: Path | None = None
+
+    @property
+    def pace(self) -> float | None:
+        """The creations a second that are asked for; None: as fast as possible."""
+        return None if math.isinf(self.qps) else self.qps
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -126,7 +133,7 @@ class LevelRun:
 
     def figures(self) -> Figures:
         """What was measured so far."""
-        return figures(self.observer, self._plan.level, self._plan.qps)
+        return figures(self.observer, self._plan.level, self._plan.pace)
 
     def left(self) -> list[str]:
         """What of ours is still there, each with the command that looks into it."""
@@ -162,7 +169,7 @@ class LevelRun:
             if plan.recording is not None:
                 self._recorder = Recorder(plan.recording, self._start)
                 stack.callback(self._recorder.close)
-                self._recorder.write("plan", self._start, level=plan.level, qps=plan.qps)
+                self._recorder.write("plan", self._start, level=plan.level, qps=plan.pace)
             gone = True
             try:
                 await self._notes.planned()

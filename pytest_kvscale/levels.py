@@ -110,7 +110,8 @@ class Levels:
                 level,
                 running.figures(),
                 objectives,
-                run.settings.max_lag,
+                # Where no pace was asked for, nothing can fall behind it.
+                None if plan.pace is None else run.settings.max_lag,
                 running.ended,
                 running.problem or problem,
                 running.harness(),
