@@ -195,12 +195,12 @@ class Client:
 
     async def text(self, path: str, query: Mapping[str, str] | None = None) -> str:
         """What is answered at a path that does not speak JSON (logs, metrics); as `request`."""
+        headers = {**self._headers, "Accept": "*/*"}
         try:
-            async with (
-                asyncio.timeout(REQUEST_TIMEOUT),
-                self._send("get", "GET", path, query, {**self._headers}) as response,
-            ):
-                return (await response.read()).decode("utf-8", "replace")
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                response = await self._send("get", "GET", path, query, headers)
+                async with response:
+                    return (await response.read()).decode("utf-8", "replace")
         except _LOST as problem:
             raise lost(problem) from None
         except TimeoutError:
