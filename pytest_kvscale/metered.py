@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from pytest_kvscale.cluster import component_metrics
 from pytest_kvscale.cluster.client import Client
-from pytest_kvscale.cluster.clock import now
+from pytest_kvscale.cluster.clock import now, utc_now
 from pytest_kvscale.cluster.component_metrics import Snapshot
-from pytest_kvscale.cluster.prometheus import Prometheus, PrometheusError
+from pytest_kvscale.cluster.prometheus import Access, Prometheus, PrometheusError, by_url, find
 from pytest_kvscale.measure import control_plane
-from pytest_kvscale.measure.cost import Cost, nothing
+from pytest_kvscale.measure.cost import nothing
+from pytest_kvscale.measure.counted import Counted
 from pytest_kvscale.measure.observe import Observer
 from pytest_kvscale.measure.phase_metrics import METRIC, PhaseMetrics, phase_metrics
 from pytest_kvscale.measure.series import Series, Window, covers
@@ -32,30 +32,41 @@ _OURS = '{__name__=~"%s",container=~"virt-.*|"}'
 _SERVED = f"sum by (instance, job, verb, resource) ({control_plane.SERVED})"
 
 
-@dataclasses.dataclass(frozen=True)
-class Metered:
-    """What others counted of a level."""
+async def prometheus_of(client: Client, setting: str, access: Access) -> Found:
+    """The Prometheus a run asks, or why it asks none: `setting` is a URL, `auto` or `none`."""
+    if setting == "none":
+        return Found(None, "Prometheus was not asked (--kvscale-prometheus none)")
+    if setting == "auto":
+        prometheus = await find(client.apart("metrics"))
+        if prometheus is None:
+            return Found(None, "no Prometheus was found in the cluster (--kvscale-prometheus auto)")
+    else:
+        prometheus = by_url(setting, access)
+    try:
+        await prometheus.check(utc_now().timestamp())
+    except PrometheusError as problem:
+        return Found(None, str(problem))
+    return Found(prometheus, "")
 
-    phases: Mapping[str, Any]
-    note: str
-    """Why there is nothing of Prometheus; empty if there is."""
-    cost: Cost
-    warnings: Sequence[str]
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The Prometheus that is asked; None: `why` there is none."""
+
+    prometheus: Prometheus | None
+    why: str
 
 
 class Meter:
     """Asks for one level, before and after it."""
 
-    def __init__(
-        self, client: Client, namespace: str, node: str, prometheus: Prometheus | None, why: str
-    ) -> None:
-        """`why` there is no Prometheus, for the results."""
+    def __init__(self, client: Client, namespace: str, node: str, found: Found) -> None:
+        """`namespace` is KubeVirt's."""
         # Requests of its own are no cost of the level.
         self._client = client.apart("metrics")
         self._namespace = namespace
         self._node = node
-        self._prometheus = prometheus
-        self._why = why
+        self._prometheus, self._why = found.prometheus, found.why
         self._before: Snapshot | None = None
         self._began = 0.0
 
@@ -64,7 +75,7 @@ class Meter:
         if self._prometheus is None:
             self._before, self._began = await self._snapshot(), now()
 
-    async def end(self, observer: Observer, distance: float | None, vmis: int) -> Metered:
+    async def end(self, observer: Observer, distance: float | None, vmis: int) -> Counted:
         """The level is over, its deletion too.
 
         `distance` is our clock minus the server's date, None if that is not known.
@@ -74,12 +85,12 @@ class Meter:
         sent = [each.sent for each in observer.timelines.values() if each.sent is not None]
         if distance is None or not sent or observer.level_end is None:
             note = "Prometheus was not asked: the server stamped nothing, so the time is not known"
-            return Metered({}, note, nothing(note), ())
+            return Counted({}, note, nothing(note), ())
         window = Window(min(sent) - distance, observer.level_end - distance)
         try:
             return await self._from_prometheus(self._prometheus, window, distance, observer, vmis)
         except PrometheusError as problem:
-            return Metered({}, str(problem), nothing(str(problem)), ())
+            return Counted({}, str(problem), nothing(str(problem)), ())
 
     # Components -----------------------------------------------------------------------------
 
@@ -87,12 +98,12 @@ class Meter:
         names = (*control_plane.NAMES, control_plane.SERVED)
         return await component_metrics.snapshot(self._client, self._namespace, self._node, names)
 
-    async def _from_components(self, vmis: int) -> Metered:
+    async def _from_components(self, vmis: int) -> Counted:
         before, after = self._before or Snapshot((), ()), await self._snapshot()
         window = Window(self._began, max(now(), self._began + 1e-6))
         note = "; ".join(dict.fromkeys((*before.missing, *after.missing)))
         if not after.series:
-            return Metered({}, self._why, nothing(note or self._why), ())
+            return Counted({}, self._why, nothing(note or self._why), ())
         held = {_key(labels): value for labels, value in before.series}
         series = [
             Series(labels, [(window.start, held[_key(labels)]), (window.end, value)])
@@ -101,23 +112,24 @@ class Meter:
             for labels, value in after.series
         ]
         cost = control_plane.cost_of(series, window, vmis, "components", note)
-        return Metered({}, self._why, cost, ())
+        return Counted({}, self._why, cost, ())
 
     # Prometheus -----------------------------------------------------------------------------
 
     async def _from_prometheus(
         self, prometheus: Prometheus, window: Window, distance: float, observer: Observer, vmis: int
-    ) -> Metered:
+    ) -> Counted:
         asking = _Asking(prometheus, window, distance)
         phases, note = await self._phases(asking, observer)
         series = await asking.samples(_OURS % _ALL) + await asking.samples(_of_jobs())
         cost = control_plane.cost_of([*series, *await asking.served()], window, vmis, "prometheus")
         if not cost["components"]:
             cost = nothing(f"Prometheus at {prometheus.name} has nothing of the control plane")
-        return Metered(phases["phases"], note, cost, phases["warnings"])
+        return Counted(phases["phases"], note, cost, phases["warnings"])
 
     async def _phases(self, asking: _Asking, observer: Observer) -> tuple[PhaseMetrics, str]:
         bucket, name = f"{METRIC}_bucket", asking.prometheus.name
+        empty = f"Prometheus at {name} has no samples of {METRIC} in this level"
         series = await asking.scraped(bucket)
         nothing_known = PhaseMetrics(phases={}, warnings=[])
         if not series:
@@ -135,10 +147,7 @@ class Meter:
         started = await asking.samples("process_start_time_seconds")
         timelines = list(observer.timelines.values())
         found = phase_metrics(series, up, started, asking.window, timelines)
-        if not found["phases"]:
-            note = f"Prometheus at {name} has no samples of {METRIC} in this level"
-            return found, note
-        return found, ""
+        return found, "" if found["phases"] else empty
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,7 +55,20 @@ class Settings:
     """Objectives; None: `slo.yaml` beside the suite."""
     tune: str | None = None
     """none, density, or a YAML file; None: what the cluster does by default."""
-    cooldown: float = 3600.0
+    cooldown: float | None = 3600.0
+    """Least rest between levels; None: until the cluster has settled."""
+    cooldown_max: float = 7200.0
+    """Longest wait for the cluster to settle, from the end of the last level."""
+    plan: bool = False
+    """Only say what is known beforehand; nothing is created."""
+    force: bool = False
+    """Whether to run a level that cannot fit."""
+    keep: bool = False
+    """Whether to leave the objects of a level that failed."""
+    prometheus: str = "auto"
+    """A URL, auto (look for it in the cluster) or none."""
+    prometheus_token_file: Path | None = None
+    prometheus_ca: Path | None = None
     report_dir: Path = Path("reports")
     wait: bool = True
     """Whether to wait while another run has the cluster."""
@@ -93,6 +106,11 @@ class Option:
 def duration(text: str) -> float:
     """Seconds of a duration."""
     return durations.parse(text)
+
+
+def rest(text: str) -> float | None:
+    """Seconds of a duration, or None for `settle`."""
+    return None if text.strip() == "settle" else durations.parse(text)
 
 
 def patience(text: str) -> float:
@@ -294,7 +312,28 @@ OPTIONS: tuple[Option, ...] = (
         "end (default: none; density on the embedded cluster)",
         "none|density|FILE",
     ),
-    Option("cooldown", duration, "rest of the cluster between levels (default: 1h)", "TIME"),
+    Option(
+        "cooldown",
+        rest,
+        "least rest of the cluster since the last level on it, whoever ran it (default: 1h); "
+        "settle: only until it has settled; 0: none",
+        "TIME|settle",
+    ),
+    Option(
+        "cooldown-max",
+        duration,
+        "longest wait for the cluster to settle, since the last level's end (default: 2h)",
+        "TIME",
+    ),
+    Option("plan", yes, "say how many VMIs fit and what stops the next; create nothing", flag=True),
+    Option("force", yes, "run a level although it cannot fit", flag=True),
+    Option(
+        "keep",
+        yes,
+        "leave the objects of a level that failed, to look into them; python -m pytest_kvscale "
+        "recover removes them",
+        flag=True,
+    ),
     Option(
         "no-wait",
         yes,
@@ -306,6 +345,22 @@ OPTIONS: tuple[Option, ...] = (
         yes,
         "run though VMIs that are not of this run are on the node under test",
         flag=True,
+    ),
+    Option(
+        "prometheus",
+        name,
+        "where KubeVirt's metrics are asked for: a URL, none, or auto (default): the cluster's "
+        "own, through the API server",
+        "URL|auto|none",
+    ),
+    Option(
+        "prometheus-token-file",
+        path,
+        "holds the bearer token for a Prometheus given by URL",
+        "FILE",
+    ),
+    Option(
+        "prometheus-ca", path, "the authorities whose certificate that Prometheus may show", "FILE"
     ),
     Option("report-dir", path, "where results go (default: reports)", "DIR"),
     Option("record", yes, "write a recording of each level, for replay", flag=True),

@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from pytest_kvscale.cluster.choose import Connection, Identity
     from pytest_kvscale.cluster.facts import ClusterFacts
     from pytest_kvscale.cluster.lease import Turn
+    from pytest_kvscale.cluster.prometheus import Access
     from pytest_kvscale.cluster.templates import Place, Templates
     from pytest_kvscale.cluster.tuner import Tuner
     from pytest_kvscale.cluster.tuning import Change
+    from pytest_kvscale.foreseeing import Foreseeing
     from pytest_kvscale.judge.objectives import AppliesTo, Objectives
     from pytest_kvscale.levels import Levels
+    from pytest_kvscale.metered import Found, Meter
     from pytest_kvscale.report.results import ResultsFolder
     from pytest_kvscale.undoing import Undoing
 
@@ -67,8 +70,8 @@ class Run:
         self._tuning: Json = {"applied": "none", "changes": []}
         self._levels: list[int] = []
         self._objectives: dict[Path, tuple[AppliesTo, Objectives] | None] = {}
-        self._namespace_there = False
-        """The namespace was there before the run."""
+        self._plan: list[str] = []
+        """What is known beforehand, if that is all that was asked for."""
 
     # What it is -----------------------------------------------------------------------------
 
@@ -113,10 +116,26 @@ class Run:
 
         return Undoing(self)
 
+    @functools.cached_property
+    def foreseeing(self) -> Foreseeing:
+        """What is known of the levels before they begin."""
+        from pytest_kvscale.foreseeing import Foreseeing
+
+        return Foreseeing(self)
+
     @property
+    def tuning_name(self) -> str:
+        """The tuning that is applied."""
+        return self.settings.tune or self.connection.default_tuning
+
+    @functools.cached_property
     def makes_namespace(self) -> bool:
         """Whether the namespace is made by the run, and goes with it."""
-        return not self._namespace_there
+        from pytest_kvscale.cluster import namespaces
+
+        if self.settings.namespace is None:
+            return True
+        return not self.connection.ask(namespaces.check(self.connection.client, self.namespace))
 
     @property
     def connected(self) -> bool:
@@ -137,30 +156,49 @@ class Run:
 
         Raises `ConfigurationError`. `suites` are the folders the density tests lie in.
         """
-        from pytest_kvscale.cluster import tuning
+        from pytest_kvscale.cluster import prometheus, tuning
 
         templates = self.templates
         for suite in suites:
             self._read_objectives(suite)
         if self.settings.tune is not None:
             tuning.load(self.settings.tune)
+        if self.settings.prometheus not in ("auto", "none"):
+            prometheus.by_url(self.settings.prometheus, self._prometheus_access())
+        self._check_permissions()
         place = self.place
         for level in levels:
             templates.level(level, place)
         self._levels = list(levels)
         self.folder.make()
-        alone = self.connection.shared and not self.take_turn(self.settings.wait).off
-        self.undoing.begin(alone)
+        if not self.settings.plan:
+            alone = self.connection.shared and not self.take_turn(self.settings.wait).off
+            self.undoing.begin(alone)
         self._look_around()
+        if self.settings.plan:
+            self._plan = list(self.foreseeing.lines(levels))
+
+    def _check_permissions(self) -> None:
+        """Refuse to begin what the API would refuse in the middle."""
+        from pytest_kvscale.cluster import permissions
+
+        connection, settings = self.connection, self.settings
+        intent = permissions.Intent(
+            kinds=self.templates.kinds,
+            namespace=self.namespace,
+            makes_namespace=self.makes_namespace,
+            tunes=self.tuning_name != "none",
+            beside_others=settings.beside_others,
+        )
+        for each in connection.ask(permissions.check(connection.client, intent)):
+            self.tell(f"note: {each}")
 
     def _look_around(self) -> None:
-        """Refuse a namespace that is going, and a node that carries others' VMIs."""
-        from pytest_kvscale.cluster import guard, namespaces
+        """Refuse a node that carries others' VMIs."""
+        from pytest_kvscale.cluster import guard
 
         connection = self.connection
-        there = namespaces.check(connection.client, self.namespace)
-        self._namespace_there = connection.ask(there)
-        if not self.settings.beside_others:
+        if not self.settings.beside_others and not self.settings.plan:
             work = guard.check_alone(connection.client, self.facts.node["name"], self.id)
             connection.ask(work)
 
@@ -195,6 +233,37 @@ class Run:
                 # without workers.
                 self._look_around()
         return self._facts
+
+    @functools.cached_property
+    def prometheus(self) -> Found:
+        """The Prometheus that is asked, or why none is."""
+        from pytest_kvscale import metered
+
+        work = metered.prometheus_of(
+            self.connection.client, self.settings.prometheus, self._prometheus_access()
+        )
+        return self.connection.run(work)
+
+    def _prometheus_access(self) -> Access:
+        from pytest_kvscale.cluster.prometheus import Access
+
+        return Access(self.settings.prometheus_token_file, self.settings.prometheus_ca)
+
+    def meter(self) -> Meter:
+        """What counts one level's cost."""
+        from pytest_kvscale.metered import Meter
+
+        facts = self.facts
+        return Meter(
+            self.connection.client, facts.kubevirt_namespace, facts.node["name"], self.prometheus
+        )
+
+    @functools.cached_property
+    def cluster_uid(self) -> str:
+        """The uid of the namespace kube-system, which lives as long as the cluster."""
+        from pytest_kvscale.cluster import facts
+
+        return self.connection.ask(facts.uid_of(self.connection.client))
 
     def take_turn(self, wait: bool) -> Turn:
         """Our turn on the cluster, taken when it is first asked for.
@@ -239,6 +308,7 @@ class Run:
             f"kvscale: {identity.text()}",
             f"kvscale: node {node['name']} ({', '.join([*size, node['runtime']])}), {versions}",
             f"kvscale: run {self.id}, namespace {self.namespace}, {vmis}",
+            *(f"kvscale: {each}" for each in self._plan),
         ]
 
     def close_unless_shared(self) -> None:
@@ -267,7 +337,7 @@ class Run:
         from pytest_kvscale.cluster.tuner import Tuner
 
         if self._tuner is None:
-            name = self.settings.tune or self.connection.default_tuning
+            name = self.tuning_name
             node = self.facts.node["name"]
             self._tuner = Tuner(self.connection.client, self.undoing.journal, node)
             made = self.connection.run(self._tuner.apply(tuning.load(name)))

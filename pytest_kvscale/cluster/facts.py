@@ -29,6 +29,7 @@ class ClusterFacts:
     """Of the namespace kube-system, which lives as long as the cluster."""
     kubevirt: str
     """Version."""
+    kubevirt_namespace: str
     qemu_timeout: float
     """Seconds a launcher waits for its domain, as far as the KubeVirt CR says."""
     node: NodeFacts
@@ -55,16 +56,22 @@ async def gather(
     )
     chosen = await choose_node(client, node, selector, demands)
     groups = (await client.about("/apis")).get("groups") or []
-    system = await client.get(NAMESPACES, "", "kube-system")
     return ClusterFacts(
-        uid=system["metadata"]["uid"],
+        uid=await uid_of(client),
         kubevirt=kubevirts.version(custom),
+        kubevirt_namespace=custom["metadata"]["namespace"],
         qemu_timeout=kubevirts.qemu_timeout(custom["spec"]),
         node=node_facts(chosen),
         selector=node_selector(chosen),
         openshift=any(each.get("name") == _OPENSHIFT for each in groups),
         settings=_settings(custom),
     )
+
+
+async def uid_of(client: Client) -> str:
+    """What tells a cluster from all others."""
+    system = await client.get(NAMESPACES, "", "kube-system")
+    return str(system["metadata"]["uid"])
 
 
 async def refresh(client: Client, facts: ClusterFacts) -> ClusterFacts:

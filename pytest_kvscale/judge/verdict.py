@@ -17,7 +17,7 @@ from pytest_kvscale.judge.classes import (
 from pytest_kvscale.judge.objectives import NO_OBJECTIVES, Objectives, Outcome, judged_by
 from pytest_kvscale.judge.quantities import Measured
 from pytest_kvscale.judge.remedies import REMEDIES, node_log_command
-from pytest_kvscale.measure.cost import Cost, nothing
+from pytest_kvscale.measure.counted import NOT_COUNTED, Counted
 from pytest_kvscale.measure.figures import Figures
 
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -47,8 +47,8 @@ class DensityResult:
     """How long the cluster had to rest before the level, and did."""
     left: Sequence[str] = ()
     """What is still there, each with the command that looks into it."""
-    cost: Cost = dataclasses.field(default_factory=lambda: nothing("not asked for"))
-    """What the level cost the control plane."""
+    counted: Counted = NOT_COUNTED
+    """What others counted: KubeVirt's metrics, and the cost of the control plane."""
     warnings: Sequence[str] = ()
     """What makes figures doubtful without changing the verdict; one sentence each."""
 
@@ -125,21 +125,25 @@ def judge(
     harness: Mapping[str, Any] | None = None,
     cooldown: Mapping[str, Any] | None = None,
     left: Sequence[str] = (),
-    cost: Cost | None = None,
+    doubts: Sequence[str] = (),
+    kept: str = "",
+    counted: Counted = NOT_COUNTED,
 ) -> DensityResult:
     """Judge a level.
 
     `max_lag` (seconds) is the most that `lag_p99` may be; `problem` is what cut the run short.
     A level fails if a VMI failed (of a class that no objective judges), something was left
-    behind, an objective was missed or the run was cut short. One that would pass but fell behind
-    its pace is inconclusive.
+    behind, an objective was missed or the run was cut short. `kept` says that its objects are left
+    on purpose. One that would pass but fell behind its pace, or of which there are `doubts`, is
+    inconclusive. `counted` is what others counted.
     """
+    if kept:
+        figures = dataclasses.replace(figures, left_behind=0)
     findings = {each.name: classify(each) for each in figures.not_running}
     failures = count(findings.values())
     if figures.left_behind:
         failures[STUCK_TERMINATING] = figures.left_behind
-    paid = nothing("not asked for") if cost is None else cost
-    outcomes = objectives.check(level, Measured(figures, failures, paid))
+    outcomes = objectives.check(level, Measured(figures, failures, counted.cost))
     reasons = [problem] if problem else []
     judged = sum(failures[each] for each in judged_by(outcomes, failures))
     missing = figures.requested - figures.running - judged
@@ -149,12 +153,17 @@ def judge(
         reasons.append(f"{figures.left_behind} VMIs or pods were left behind")
     reasons += [each.text() for each in outcomes if not each.ok]
     verdict: Verdict = "fail" if reasons else "pass"
+    if kept:
+        reasons.append(kept)
     lag = figures.pacing["lag_p99"]
     if max_lag is not None and lag is not None and lag > max_lag:
         reasons.append(
             f"creates were sent up to {lag:.3f} s late (lag_p99; at most {max_lag:g} s): the "
             "harness or the API fell behind the pace"
         )
+        verdict = "inconclusive" if verdict == "pass" else verdict
+    if doubts:
+        reasons += doubts
         verdict = "inconclusive" if verdict == "pass" else verdict
     return DensityResult(
         level=level,
@@ -169,6 +178,6 @@ def judge(
         harness=harness or {},
         cooldown=cooldown or {},
         left=tuple(left),
-        cost=paid,
-        warnings=tuple(figures.clocks["warnings"]),
+        counted=counted,
+        warnings=(*figures.clocks["warnings"], *counted.warnings),
     )
