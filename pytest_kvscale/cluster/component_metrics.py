@@ -58,7 +58,7 @@ async def snapshot(client: Client, namespace: str, node: str, names: Collection[
             own = {"container": component, "instance": instance}
             series += [(labels | own, value) for labels, value in parse(answer, names)]
         else:
-            missing.append(f"{instance}: {answer or 'no answer'}")
+            missing.append(f"{instance}: {str(answer).strip() or 'no answer'}")
     return Snapshot(tuple(series), tuple(missing))
 
 
