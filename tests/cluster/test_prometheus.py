@@ -62,8 +62,8 @@ def exposition(edges: tuple[float, ...], prefix: str = "kubevirt_") -> str:
             began = "process_start_time_seconds"
             tell(began, began, START + at, START + (-9000 if first else died + 5), **base)
             name = f"{prefix}rest_client_requests_total".removesuffix("_total")
-            kind = {"verb": "PATCH", "resource": "virtualmachineinstances", "code": "200"}
-            tell(name, f"{name}_total", START + at, 3 * len(values), **kind, **base)
+            sent = {"verb": "PATCH", "resource": "virtualmachineinstances", "code": "200"}
+            tell(name, f"{name}_total", START + at, 3 * len(values), **sent, **base)
             depth = {"name": "virt-controller-vmi", **base}
             tell("kubevirt_workqueue_depth", "kubevirt_workqueue_depth", START + at,
                  float(step % 7), **depth)  # fmt: skip
