@@ -43,8 +43,10 @@ class Ownership:
     def raw(self) -> bytes:
         """The owners as JSON; nothing if there are none."""
         if self._raw is None:
-            entries = sorted(self.managed.values(), key=lambda entry: entry.order)
-            texts = b",".join(entry.raw for entry in entries)
+            entries = [*self.managed.values()]
+            if len(entries) > 1:
+                entries.sort(key=lambda entry: entry.order)
+            texts = b",".join([entry.raw for entry in entries])
             self._raw = b"[" + texts + b"]" if texts else b""
         return self._raw
 

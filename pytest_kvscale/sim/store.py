@@ -63,11 +63,17 @@ def encode(value: Any) -> bytes:
 
 def _encode_with(obj: Object, owners: bytes) -> bytes:
     """An object as JSON, with its owners, which are JSON already, in their place."""
-    rest = {key: value for key, value in obj.items() if key not in ("apiVersion", "kind")}
-    metadata = encode(rest.pop("metadata"))[:-1]
-    head = encode({"apiVersion": obj["apiVersion"], "kind": obj["kind"]})[:-1]
-    tail = b"," + encode(rest)[1:] if rest else b"}"
-    return b"".join((head, b',"metadata":', metadata, b',"managedFields":', owners, b"}", tail))
+    rest = dict(obj)
+    metadata = _dumps(rest.pop("metadata"))[:-1]
+    head = f'{{"apiVersion":"{rest.pop("apiVersion")}","kind":"{rest.pop("kind")}"'
+    tail = "," + _dumps(rest)[1:] if rest else "}"
+    return b"".join(
+        (
+            f'{head},"metadata":{metadata},"managedFields":'.encode(),
+            owners,
+            f"}}{tail}".encode(),
+        )
+    )
 
 
 class Watch:
