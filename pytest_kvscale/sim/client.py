@@ -72,8 +72,8 @@ class Client:
     ) -> None:
         self.api = api
         self.component = component
-        self.writer = Writer(_manager(component))
-        self._status_writer = Writer(_manager(component), "status")
+        self.writer = Writer(_manager(component), player=True)
+        self._status_writer = Writer(_manager(component), "status", player=True)
         self.limiter = RateLimiter(limit)
         self.requests: Requests = collections.Counter()
         self._latency = latency

@@ -25,7 +25,7 @@ from pytest_kvscale.sim.players.replica_sets import ReplicaSetController
 from pytest_kvscale.sim.players.scheduler import Scheduler
 from pytest_kvscale.sim.players.settings import Effective, effective
 from pytest_kvscale.sim.players.team import Team
-from pytest_kvscale.sim.players.virt_api import check_kubevirt, vmi_admission
+from pytest_kvscale.sim.players.virt_api import check_kubevirt, keep_status, vmi_admission
 from pytest_kvscale.sim.players.virt_controller import VirtController
 from pytest_kvscale.sim.players.virt_handler import VirtHandler
 from pytest_kvscale.sim.players.virt_operator import VirtOperator
@@ -82,6 +82,7 @@ class EmbeddedCluster:
         for name in (*NAMESPACES_AT_START, profile.kubevirt.namespace):
             self.api.create(NAMESPACES, "", {"metadata": {"name": name}})
         self.api.admission[VMIS] = vmi_admission(profile, self.api.calendar, self._draws)
+        self.api.restrictions[VMIS] = keep_status
         self.api.admission[PODS] = pods.admit
         self.api.rules[KUBEVIRTS] = check_kubevirt
         self.api.rules[VMS] = virt_api_kinds.check_vm

@@ -44,6 +44,8 @@ class Writer:
 
     manager: str
     subresource: str = ""
+    player: bool = False
+    """One of the cluster's own components, which some webhooks let do more."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def written(
 
 By = Writer | Ownership
 """Whose write it is; an apply has worked out the owners itself."""
-BY_ITSELF = Writer("kube-apiserver")
+BY_ITSELF = Writer("kube-apiserver", player=True)
 """What the API writes of its own accord."""
 
 

@@ -10,11 +10,22 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import json
 
 from aiohttp import web
 
 from pytest_kvscale.errors import ConfigurationError
-from pytest_kvscale.sim import discovery, errors, fault_kinds, resources, table, write_options
+from pytest_kvscale.sim import (
+    discovery,
+    errors,
+    fault_kinds,
+    field_validation,
+    openapi,
+    openapi_proto,
+    resources,
+    table,
+    write_options,
+)
 from pytest_kvscale.sim.api import Api, Page
 from pytest_kvscale.sim.authentication import USER, Gate
 from pytest_kvscale.sim.errors import Object, StatusError
@@ -149,10 +160,28 @@ class Server:
                 for (agent, verb, plural, code), count in sorted(self.requests.items())
             ]
             return answer({"rows": rows})
+        if path.startswith("/openapi/") and request.method == "GET":
+            return self._openapi(request, path)
         document = discovery.document(path) if request.method == "GET" else None
         if document is not None:
             return answer(document)
         return web.Response(status=404, text="404 page not found\n")
+
+    def _openapi(self, request: web.BaseRequest, path: str) -> web.Response:
+        """`/openapi/v2` and `/openapi/v3/...`."""
+        version = str(self._version["gitVersion"])
+        if path == "/openapi/v2":
+            accepted = request.headers.get("Accept", "")
+            if any(each in accepted for each in openapi_proto.ASKED_FOR):
+                content = {"Content-Type": openapi_proto.MEDIA_TYPE}
+                return web.Response(body=openapi_proto.version_2(version), headers=content)
+            return answer(openapi.version_2(version))
+        if path == "/openapi/v3":
+            return answer(openapi.index(version))
+        document = openapi.version_3(path.removeprefix("/openapi/v3/"), version)
+        if document is None:
+            return web.Response(status=404, text="404 page not found\n")
+        return answer(document)
 
     async def _answer_about_faults(self, request: web.BaseRequest, path: str) -> web.Response:
         """`/_sim/faults`: ask for a fault, see all, take back one or all."""
@@ -192,8 +221,11 @@ class Server:
         await asyncio.sleep(self._latency.of(verb, plural, name) + trouble.delay)
         if not trouble.carried_out:
             _end_by(trouble)
+        warnings: list[str] = []
         try:
-            response = self._carry_out(request, target, verb, body)
+            response = self._carry_out(request, target, verb, body, warnings)
+            for warning in warnings:
+                response.headers.add("Warning", f"299 - {json.dumps(warning)}")
         except StatusError as refusal:
             if trouble.answer is None and trouble.cut is None:
                 raise
@@ -202,7 +234,12 @@ class Server:
         return response
 
     def _carry_out(  # noqa: PLR0911 - one for each verb
-        self, request: web.BaseRequest, target: Target, verb: str, body: object
+        self,
+        request: web.BaseRequest,
+        target: Target,
+        verb: str,
+        body: object,
+        warnings: list[str],
     ) -> web.Response:
         dry_run = "All" in request.query.getall("dryRun", [])
         api, kind, namespace, name = (
@@ -214,6 +251,8 @@ class Server:
         if verb in ("create", "update", "patch"):
             asked = write_options.read(verb, request.query, agent, applies)
             by = Writer(asked.manager, target.subresource)
+            if not applies:
+                warnings += field_validation.check(kind, body, asked.validation, verb == "patch")
         match verb:
             case "list":
                 return self._list(request, target, as_table)

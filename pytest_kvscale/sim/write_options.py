@@ -21,6 +21,7 @@ class WriteOptions:
     manager: str
     force: bool
     dry_run: bool
+    validation: str
 
 
 def read(verb: str, query: Mapping[str, str], user_agent: str, applies: bool) -> WriteOptions:
@@ -30,7 +31,8 @@ def read(verb: str, query: Mapping[str, str], user_agent: str, applies: bool) ->
     if causes:
         raise _invalid(_KINDS[verb], causes)
     manager = query.get("fieldManager") or _program(user_agent)
-    return WriteOptions(manager, bool(force), query.get("dryRun") == "All")
+    validation = query.get("fieldValidation") or "Warn"
+    return WriteOptions(manager, bool(force), query.get("dryRun") == "All", validation)
 
 
 def _problems(query: Mapping[str, str], force: bool | None, applies: bool) -> Iterator[Object]:
