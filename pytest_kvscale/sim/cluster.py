@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from pytest_kvscale.sim import discovery, pods
+from pytest_kvscale.sim import discovery, pods, rbac
 from pytest_kvscale.sim.api import Api
 from pytest_kvscale.sim.authentication import Gate
 from pytest_kvscale.sim.client import Client
@@ -15,14 +15,18 @@ from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.faults import Faults
+from pytest_kvscale.sim.guard import Guard
+from pytest_kvscale.sim.in_flight import InFlight
 from pytest_kvscale.sim.latency import Latency
 from pytest_kvscale.sim.machine import Machine
 from pytest_kvscale.sim.players import garbage_collector, virt_api_kinds
+from pytest_kvscale.sim.players.cluster_roles import ClusterRoleAggregation
 from pytest_kvscale.sim.players.garbage_collector import GarbageCollector
 from pytest_kvscale.sim.players.kubelet import LEASE_NAMESPACE, Kubelet
 from pytest_kvscale.sim.players.namespaces import NamespaceController
 from pytest_kvscale.sim.players.replica_sets import ReplicaSetController
 from pytest_kvscale.sim.players.scheduler import Scheduler
+from pytest_kvscale.sim.players.service_accounts import ServiceAccountController
 from pytest_kvscale.sim.players.settings import Effective, effective
 from pytest_kvscale.sim.players.team import Team
 from pytest_kvscale.sim.players.virt_api import check_kubevirt, keep_status, vmi_admission
@@ -64,7 +68,11 @@ class EmbeddedCluster:
         latency = Latency(profile.api, draws)
         self.faults = Faults(self.store, draws, self.team.spawn)
         version = discovery.version(profile.versions.kubernetes, name, seed)
-        self.server = Server(self.api, latency, version, self.faults, self.gate)
+        in_flight = InFlight(
+            profile.api.max_requests_inflight, profile.api.max_mutating_requests_inflight
+        )
+        guard = Guard(self.api, self.gate, in_flight)
+        self.server = Server(self.api, latency, version, self.faults, guard)
         self.clients: dict[str, Client] = {}
         self.url = ""
         self._draws = draws
@@ -87,8 +95,12 @@ class EmbeddedCluster:
         self.api.rules[KUBEVIRTS] = check_kubevirt
         self.api.rules[VMS] = virt_api_kinds.check_vm
         self.api.rules[VMIRS] = virt_api_kinds.check_replica_set
+        rbac.make_defaults(self.api)
         settings = effective(profile, {"configuration": profile.kubevirt.configuration})
         NamespaceController(team, self._client("namespace-controller", _UNLIMITED))
+        ServiceAccountController(team, self._client("service-account-controller", _UNLIMITED))
+        aggregation = self._client("clusterrole-aggregation-controller", _UNLIMITED)
+        ClusterRoleAggregation(team, aggregation)
         self._handlers: list[VirtHandler] = []
         for index in range(profile.node.count):
             node = profile.node.name if profile.node.count == 1 else f"{profile.node.name}-{index}"

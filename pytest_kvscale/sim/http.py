@@ -51,7 +51,10 @@ def parse(path: str) -> Target | None:
         return None
     name = rest[1] if len(rest) > 1 else ""
     subresource = rest[2] if len(rest) > 2 else ""
-    if subresource and not (subresource == "status" and resource.status_subresource):
+    if subresource and not (
+        (subresource == "status" and resource.status_subresource)
+        or (subresource == "token" and resource is resources.SERVICE_ACCOUNTS)
+    ):
         return None
     if resource.namespaced and name and not namespace:
         return None
@@ -61,6 +64,11 @@ def parse(path: str) -> Target | None:
 def verb_of(request: web.BaseRequest, target: Target) -> str:
     """The API verb of a request; 405 where the path has no such verb."""
     verb = VERBS.get(request.method, "")
+    if "get" not in target.resource.verbs or target.subresource == "token":
+        in_place = bool(target.namespace) is target.resource.namespaced
+        if verb == "create" and in_place and bool(target.name) is bool(target.subresource):
+            return verb
+        raise errors.method_not_allowed()
     if target.name:
         if verb in ("get", "update", "patch", "delete"):
             return verb

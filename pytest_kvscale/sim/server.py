@@ -27,9 +27,9 @@ from pytest_kvscale.sim import (
     write_options,
 )
 from pytest_kvscale.sim.api import Api, Page
-from pytest_kvscale.sim.authentication import USER, Gate
 from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.faults import Active, Faults, Stream, Trouble
+from pytest_kvscale.sim.guard import Guard
 from pytest_kvscale.sim.http import (
     VERBS,
     Target,
@@ -69,13 +69,13 @@ class Server:
     """Serves one API on the loopback; `version` is the answer to `/version`."""
 
     def __init__(
-        self, api: Api, latency: Latency, version: Object, faults: Faults, gate: Gate | None = None
+        self, api: Api, latency: Latency, version: Object, faults: Faults, guard: Guard
     ) -> None:
         self._api = api
         self._latency = latency
         self._version = version
         self._faults = faults
-        self._gate = gate or Gate()
+        self._guard = guard
         self._watches: dict[Watch, None] = {}
         self._listener = Listener(self._answer)
         self.requests: collections.Counter[tuple[str, str, str, int]] = collections.Counter()
@@ -87,7 +87,7 @@ class Server:
 
     async def start(self, host: str, port: int) -> str:
         """Begin to serve, with TLS if the gate has an authority; returns the server's URL."""
-        authority = self._gate.authority
+        authority = self._guard.gate.authority
         tls = authority.server_context(host) if authority is not None else None
         return await self._listener.start(host, port, tls)
 
@@ -114,7 +114,7 @@ class Server:
         code = CLIENT_CLOSED
         response: web.StreamResponse
         try:
-            request[USER] = self._gate.admit(request)
+            self._guard.admit(request)
             path = request.path
             target = parse(path)
             if path == FAULTS or path.startswith(FAULTS + "/"):
@@ -124,7 +124,8 @@ class Server:
             else:
                 plural = target.resource.plural
                 verb = verb_of(request, target)
-                response = await self._answer_about_objects(request, target, verb)
+                with self._guard.in_flight.hold(verb):
+                    response = await self._answer_about_objects(request, target, verb)
             code = response.status
         except StatusError as refusal:
             code = refusal.code
@@ -261,6 +262,8 @@ class Server:
                 if as_table:
                     return answer(self._table(kind, Page([stored], stored.version)))
                 return answer_raw(stored.raw)
+            case "create" if self._guard.answers(kind, target.subresource):
+                return answer(self._guard.answer(kind, namespace, name, as_object(body)), 201)
             case "create":
                 obj = api.create(kind, namespace, as_object(body), dry_run, by)
                 return self._written(kind, obj, 201, dry_run)
