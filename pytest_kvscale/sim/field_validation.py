@@ -14,13 +14,13 @@ from pytest_kvscale.sim.schema import Type
 MOST_WARNINGS = 100
 
 
-def check(resource: Resource, body: Any, validation: str, patches: bool) -> list[str]:
+def check(resource: Resource, body: Any, validation: str, verb: str) -> list[str]:
     """What to warn a writer of; raises `StatusError` (400, 422) if it asked to be refused."""
     if validation == "Ignore" or not isinstance(body, dict):
         return []
     problems = [f'unknown field "{path}"' for path in unknown(body, schema.of(resource))]
     if problems and validation == "Strict":
-        raise _refusal(resource, body, problems, patches)
+        raise _refusal(resource, body, problems, verb == "patch")
     return problems[:MOST_WARNINGS]
 
 

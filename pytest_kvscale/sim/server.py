@@ -247,13 +247,12 @@ class Server:
             self._api, target.resource, target.namespace, target.name,
         )  # fmt: skip
         as_table = "as=Table" in request.headers.get("Accept", "")
-        agent, media_type = request.headers.get("User-Agent", ""), request.content_type
+        media_type = request.content_type
         applies = verb == "patch" and media_type == APPLY_PATCH
         if verb in ("create", "update", "patch"):
-            asked = write_options.read(verb, request.query, agent, applies)
+            asked = write_options.read(verb, request, applies)
             by = Writer(asked.manager, target.subresource)
-            if not applies:
-                warnings += field_validation.check(kind, body, asked.validation, verb == "patch")
+            warnings += field_validation.check(kind, body, asked.validation, verb)
         match verb:
             case "list":
                 return self._list(request, target, as_table)
