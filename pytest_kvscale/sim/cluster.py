@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from pytest_kvscale.sim import discovery, pods, rbac
+from pytest_kvscale.sim import definitions, discovery, pods, rbac
 from pytest_kvscale.sim.api import Api
 from pytest_kvscale.sim.authentication import Gate
 from pytest_kvscale.sim.client import Client
@@ -40,7 +40,7 @@ from pytest_kvscale.sim.server import Server
 from pytest_kvscale.sim.store import Store
 
 _UNLIMITED = RateLimit(qps=1e9, burst=10**9)
-NAMESPACES_AT_START = ("default", "kube-system", LEASE_NAMESPACE)
+NAMESPACES_AT_START = ("default", "kube-system", "kube-public", LEASE_NAMESPACE)
 
 
 class EmbeddedCluster:
@@ -48,6 +48,8 @@ class EmbeddedCluster:
 
     `epoch` is its date at the start: the profile's own in virtual time, the machine's date for a
     cluster that runs at the wall's pace. `gate` decides who is let in; by default everybody is.
+    With `api_only` there is the API alone, with namespaces that end and garbage that is collected:
+    no node, no KubeVirt and no webhook, so that objects stay as clients write them.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class EmbeddedCluster:
         seed: int,
         epoch: datetime.datetime | None = None,
         gate: Gate | None = None,
+        api_only: bool = False,
     ) -> None:
         self.profile = profile
         self.gate = gate or Gate()
@@ -77,30 +80,41 @@ class EmbeddedCluster:
         self.url = ""
         self._draws = draws
         self._latency = latency
-        self._set_up()
+        self._set_up_api()
+        if not api_only:
+            self._set_up()
 
     def _client(self, component: str, limit: RateLimit) -> Client:
         client = Client(self.api, self._latency, self._draws, self.faults, component, limit)
         self.clients[component] = client
         return client
 
+    def _set_up_api(self) -> None:
+        """What every cluster has."""
+        self.api.admission[NAMESPACES] = _namespace_admission
+        self.api.admission[PODS] = pods.admit
+        self.api.restrictions[PODS] = pods.refill
+        definitions.install(self.api)
+        rbac.make_defaults(self.api)
+        for name in NAMESPACES_AT_START:
+            self.api.create(NAMESPACES, "", {"metadata": {"name": name}})
+        NamespaceController(self.team, self._client("namespace-controller", _UNLIMITED))
+        accounts = self._client("service-account-controller", _UNLIMITED)
+        ServiceAccountController(self.team, accounts)
+        aggregation = self._client("clusterrole-aggregation-controller", _UNLIMITED)
+        ClusterRoleAggregation(self.team, aggregation)
+        collector = self._client("generic-garbage-collector", garbage_collector.LIMIT)
+        GarbageCollector(self.team, collector)
+
     def _set_up(self) -> None:
         profile, team, limits = self.profile, self.team, self.profile.rate_limits
-        self.api.admission[NAMESPACES] = _namespace_admission
-        for name in (*NAMESPACES_AT_START, profile.kubevirt.namespace):
-            self.api.create(NAMESPACES, "", {"metadata": {"name": name}})
+        self.api.create(NAMESPACES, "", {"metadata": {"name": profile.kubevirt.namespace}})
         self.api.admission[VMIS] = vmi_admission(profile, self.api.calendar, self._draws)
         self.api.restrictions[VMIS] = keep_status
-        self.api.admission[PODS] = pods.admit
         self.api.rules[KUBEVIRTS] = check_kubevirt
         self.api.rules[VMS] = virt_api_kinds.check_vm
         self.api.rules[VMIRS] = virt_api_kinds.check_replica_set
-        rbac.make_defaults(self.api)
         settings = effective(profile, {"configuration": profile.kubevirt.configuration})
-        NamespaceController(team, self._client("namespace-controller", _UNLIMITED))
-        ServiceAccountController(team, self._client("service-account-controller", _UNLIMITED))
-        aggregation = self._client("clusterrole-aggregation-controller", _UNLIMITED)
-        ClusterRoleAggregation(team, aggregation)
         self._handlers: list[VirtHandler] = []
         for index in range(profile.node.count):
             node = profile.node.name if profile.node.count == 1 else f"{profile.node.name}-{index}"
@@ -115,7 +129,6 @@ class EmbeddedCluster:
         self._controller = VirtController(team, controller, profile, self._draws, settings)
         VmController(team, controller, profile, self._draws)
         ReplicaSetController(team, controller, profile)
-        GarbageCollector(team, self._client("generic-garbage-collector", garbage_collector.LIMIT))
         operator = self._client("virt-operator", _UNLIMITED)
         VirtOperator(team, operator, profile, self._limits_changed, self._restarted)
 

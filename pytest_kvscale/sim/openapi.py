@@ -36,6 +36,7 @@ _WORDS = {
     "status": "What is there, as the controllers last saw it.",
 }
 """What the fields mean that every kind has."""
+_OPEN: Object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 _CUSTOM = "io.kubevirt."
 """Types of custom resources are published where they are used, as their definitions have them."""
 _OPTIONS = ("dryRun", "fieldManager", "fieldValidation")
@@ -108,12 +109,10 @@ class _Published:
 
     def _kind(self, kind: Resource) -> Object:
         spec = schema.definitions().get(schema.definition_name(kind))
-        if spec is None:
-            head = {"apiVersion": "string", "kind": "string"}
-            spec = {"fields": {**head, "metadata": f"#{schema.OBJECT_META}"}}
-        published = self.schema(spec)
+        # What is not described here may have any field.
+        published = _OPEN.copy() if spec is None else self.schema(spec)
         for name, words in _WORDS.items():
-            field = published["properties"].get(name)
+            field = published.get("properties", {}).get(name)
             if field is not None:
                 if self.three and "$ref" in field:
                     field = {"allOf": [field]}

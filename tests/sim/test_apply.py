@@ -136,7 +136,8 @@ def test_what_nobody_owned_belongs_to_those_before_the_first_apply() -> None:
 
 
 def test_of_many_updaters_the_oldest_become_one() -> None:
-    live, managed = config({}), {}
+    live = config({})
+    managed: Managed = {}
     for number in range(15):
         after = {**live, "data": {**(live.get("data") or {}), f"k{number:02}": "1"}}
         writer, now = Writer(f"m{number:02}"), f"2026-01-01T00:00:{number:02}Z"

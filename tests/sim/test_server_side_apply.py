@@ -58,7 +58,7 @@ def owners(obj: Json) -> dict[tuple[str, str, str], Json]:
     }
 
 
-SPEC = {
+SPEC: Json = {
     "f:domain": {"f:devices": {}, "f:resources": {"f:requests": {"f:cpu": {}, "f:memory": {}}}}
 }  # fmt: skip
 
@@ -151,10 +151,10 @@ def test_an_apply_that_makes_no_sense_is_refused(
 def test_preconditions_of_an_applied_configuration_hold(run: Callable[[Work], None]) -> None:
     async def work(ask: Asker) -> None:
         _, made = await put(ask, config_map(a="1"))
-        for key, value in (("resourceVersion", "1"), ("uid", "other")):
+        for key, value, code in (("resourceVersion", "1", 409), ("uid", "other", 422)):
             wanted = config_map(a="2")
             wanted["metadata"][key] = value
-            assert (await put(ask, wanted))[0] == 409
+            assert (await put(ask, wanted))[0] == code
             wanted["metadata"][key] = made["metadata"][key]
             assert (await put(ask, wanted, query="&dryRun=All"))[0] == 200
 
@@ -247,8 +247,10 @@ def test_the_clusters_own_components_own_what_they_write(run: Callable[[Work], N
 
 def test_a_client_cannot_take_a_vmis_status_away(run: Callable[[Work], None]) -> None:
     async def work(ask: Asker) -> None:
-        await ask("POST", VMIS, vmi())
-        status, replaced = await ask("PUT", VMIS + "/one", vmi(labels={"a": "b"}))
+        _, made = await ask("POST", VMIS, vmi())
+        version = made["metadata"]["resourceVersion"]
+        wanted = vmi(labels={"a": "b"}, resourceVersion=version)
+        status, replaced = await ask("PUT", VMIS + "/one", wanted)
         assert status == 200
         assert replaced["metadata"]["labels"] == {"a": "b"}
         assert "phase" in replaced["status"]
