@@ -23,7 +23,6 @@ class WriteOptions:
     manager: str
     force: bool
     dry_run: bool
-    validation: str
 
 
 def read(verb: str, request: web.BaseRequest, applies: bool) -> WriteOptions:
@@ -34,9 +33,7 @@ def read(verb: str, request: web.BaseRequest, applies: bool) -> WriteOptions:
     if causes:
         raise _invalid(_KINDS[verb], causes)
     manager = query.get("fieldManager") or _program(request.headers.get("User-Agent", ""))
-    # What a configuration may not name, apply refuses itself.
-    validation = "Ignore" if applies else query.get("fieldValidation") or "Warn"
-    return WriteOptions(manager, bool(force), query.get("dryRun") == "All", validation)
+    return WriteOptions(manager, bool(force), query.get("dryRun") == "All")
 
 
 def _problems(query: Mapping[str, str], force: bool | None, applies: bool) -> Iterator[Object]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_kvscale.cluster.clock import VirtualClock
-from pytest_kvscale.sim.patch import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH
+from pytest_kvscale.sim.patch import APPLY_PATCH, JSON_PATCH, MERGE_PATCH
 from tests.sim.test_server import CONFIG_MAPS, VMIS, Asker, Json, Work, a_cluster
 
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
@@ -273,26 +273,3 @@ def test_the_same_run_tells_the_same_owners(clock: VirtualClock) -> None:
     first, told = told, []
     VirtualClock().run(whole())
     assert told == first
-
-
-def test_unknown_fields_are_refused_or_warned_of(run: Callable[[Work], None]) -> None:
-    async def work(ask: Asker) -> None:
-        wrong = {**vmi(), "spec": {"domin": {}, "domain": {"devices": {}}}}
-        status, refusal = await ask("POST", VMIS + "?fieldValidation=Strict", wrong)
-        assert status == 400
-        assert refusal["message"].endswith('strict decoding error: unknown field "spec.domin"')
-        path = ask.cluster.url + VMIS
-        async with ask.session.post(path, json=wrong) as answer:
-            assert answer.status == 201
-            assert answer.headers["Warning"] == '299 - "unknown field \\"spec.domin\\""'
-        async with ask.session.post(path + "?fieldValidation=Ignore", json=wrong) as answer:
-            assert "Warning" not in answer.headers
-        strict = VMIS + "/one?fieldValidation=Strict"
-        status, refusal = await ask("PATCH", strict, {"spec": {"domin": {}}}, MERGE_PATCH)
-        assert (status, refusal["details"]["causes"][0]["field"]) == (422, "patch")
-        await ask("POST", CONFIG_MAPS, config_map())
-        strict = CONFIG_MAPS + "/cm?fieldValidation=Strict"
-        status, _ = await ask("PATCH", strict, {"$setElementOrder/x": []}, STRATEGIC_MERGE_PATCH)
-        assert status == 200
-
-    run(work)
