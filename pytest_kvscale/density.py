@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,12 +76,22 @@ class LevelPlan:
     place: Place
     objects: tuple[Planned, ...]
     qps: float
+    """Creations a second; infinity: as fast as possible."""
     burst: int
     timeout: float
     stall: float
     delete_timeout: float
     openshift: bool = False
+    namespace_there: bool = False
+    """It was there before the run, and stays."""
     recording: Path | None = None
+    keep_if: Callable[[], bool] | None = None
+    """Whether to leave what was created, asked when the level has ended by itself."""
+
+    @property
+    def pace(self) -> float | None:
+        """The creations a second that are asked for; None: as fast as possible."""
+        return None if math.isinf(self.qps) else self.qps
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -115,14 +127,23 @@ class LevelRun:
         self.problem = ""
         """What cut the level short, if something did."""
         self._own_namespace = namespaces.Own(
-            client, plan.place.namespace, plan.place.run, plan.openshift
+            client, plan.place.namespace, plan.place.run, plan.openshift, plan.namespace_there
         )
+        self.kept = False
+        """What was created is left on purpose."""
+        self.pods_seen: dict[str, Object] | None = None
+        """By the name of their object: pods as they were seen, if somebody wants them."""
         self.end: float | None = None
         """When everything was over (loop time)."""
 
+    @property
+    def level(self) -> int:
+        """How many VMIs it is to be."""
+        return self._plan.level
+
     def figures(self) -> Figures:
         """What was measured so far."""
-        return figures(self.observer, self._plan.level, self._plan.qps)
+        return figures(self.observer, self._plan.level, self._plan.pace)
 
     def left(self) -> list[str]:
         """What of ours is still there, each with the command that looks into it."""
@@ -158,7 +179,7 @@ class LevelRun:
             if plan.recording is not None:
                 self._recorder = Recorder(plan.recording, self._start)
                 stack.callback(self._recorder.close)
-                self._recorder.write("plan", self._start, level=plan.level, qps=plan.qps)
+                self._recorder.write("plan", self._start, level=plan.level, qps=plan.pace)
             gone = True
             try:
                 await self._notes.planned()
@@ -178,9 +199,9 @@ class LevelRun:
                     self.observer.end_level(now())
             finally:
                 made = made or await self._lost_namespace()
-                if made is not None:
+                if made is not None and not self.kept:
                     gone = await self._remove_namespace(made)
-                await self._notes.over(gone and not self.left(), kept=False)
+                await self._notes.over(gone and not self.left(), self.kept)
                 self.end = now()
 
     # Beginning ------------------------------------------------------------------------------
@@ -214,8 +235,10 @@ class LevelRun:
                 self._end_level()
             if failing.done():
                 raise_problem(failing)
+            self.kept = self._plan.keep_if is not None and self._plan.keep_if()
         finally:
-            await self._delete(failing)
+            if not self.kept:
+                await self._delete(failing)
 
     async def _create(self, deadline: float) -> None:
         plan, start = self._plan, now()
@@ -353,6 +376,8 @@ class LevelRun:
     def received(self, stream: str, kind: str, obj: Object, at: float) -> None:
         """One event of a watch."""
         self.observer.take(stream, kind, obj, at)
+        if self.pods_seen is not None and stream == "pods":
+            self.pods_seen[_made_for(obj)] = obj
         if self._recorder is not None:
             self._recorder.write(stream, at, event={"type": kind, "object": obj})
 
@@ -394,6 +419,12 @@ class _Tap:
     def changed(self, kind: str, obj: Object, at: float) -> None:
         """See `watch.Receiver`."""
         self._level.received(self._stream, kind, obj, at)
+
+
+def _made_for(pod: Object) -> str:
+    """The name of the VMI a pod was made for, or its own."""
+    owners = pod["metadata"].get("ownerReferences") or []
+    return str(owners[0]["name"] if owners else pod["metadata"]["name"])
 
 
 def _cpu_seconds() -> float:

@@ -44,6 +44,7 @@ class Settings:
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Variables of the templates."""
     qps: float = 20.0
+    """Creations a second; infinity: as fast as possible."""
     burst: int = 20
     timeout: float = 3600.0
     stall: float | None = None
@@ -54,7 +55,16 @@ class Settings:
     """Objectives; None: `slo.yaml` beside the suite."""
     tune: str | None = None
     """none, density, or a YAML file; None: what the cluster does by default."""
-    cooldown: float = 3600.0
+    cooldown: float | None = 3600.0
+    """Least rest between levels; None: until the cluster has settled."""
+    cooldown_max: float = 7200.0
+    """Longest wait for the cluster to settle, from the end of the last level."""
+    plan: bool = False
+    """Only say what is known beforehand; nothing is created."""
+    force: bool = False
+    """Whether to run a level that cannot fit."""
+    keep: bool = False
+    """Whether to leave the objects of a level that failed."""
     report_dir: Path = Path("reports")
     wait: bool = True
     """Whether to wait while another run has the cluster."""
@@ -94,6 +104,11 @@ def duration(text: str) -> float:
     return durations.parse(text)
 
 
+def rest(text: str) -> float | None:
+    """Seconds of a duration, or None for `settle`."""
+    return None if text.strip() == "settle" else durations.parse(text)
+
+
 def patience(text: str) -> float:
     """Seconds of a duration that must not be 0."""
     value = durations.parse(text)
@@ -103,10 +118,12 @@ def patience(text: str) -> float:
 
 
 def rate(text: str) -> float:
-    """A rate a second, above 0."""
-    value: float = _number(text, float, "a number above 0")
+    """A rate a second, above 0; `max` is as fast as possible, infinity."""
+    if text.strip() == "max":
+        return math.inf
+    value: float = _number(text, float, "a number above 0, or max")
     if value <= 0:
-        raise ValueError(f"{text!r} is no rate: expected a number above 0")
+        raise ValueError(f"{text!r} is no rate: expected a number above 0, or max")
     return value
 
 
@@ -264,7 +281,10 @@ OPTIONS: tuple[Option, ...] = (
         "set", assignments, "a variable of the template; may be given several times", "NAME=VALUE",
         field="variables", repeated=True,
     ),
-    Option("qps", rate, "creations a second (default: 20)", "N"),
+    Option(
+        "qps", rate, "creations a second, or max: as fast as the API takes them (default: 20)",
+        "N|max",
+    ),
     Option("burst", count, "creations at once at the start (default: 20)", "N"),
     Option("timeout", patience, "longest wait for a level (default: 1h)", "TIME"),
     Option(
@@ -288,7 +308,28 @@ OPTIONS: tuple[Option, ...] = (
         "end (default: none; density on the embedded cluster)",
         "none|density|FILE",
     ),
-    Option("cooldown", duration, "rest of the cluster between levels (default: 1h)", "TIME"),
+    Option(
+        "cooldown",
+        rest,
+        "least rest of the cluster since the last level on it, whoever ran it (default: 1h); "
+        "settle: only until it has settled; 0: none",
+        "TIME|settle",
+    ),
+    Option(
+        "cooldown-max",
+        duration,
+        "longest wait for the cluster to settle, since the last level's end (default: 2h)",
+        "TIME",
+    ),
+    Option("plan", yes, "say how many VMIs fit and what stops the next; create nothing", flag=True),
+    Option("force", yes, "run a level although it cannot fit", flag=True),
+    Option(
+        "keep",
+        yes,
+        "leave the objects of a level that failed, to look into them; python -m pytest_kvscale "
+        "recover removes them",
+        flag=True,
+    ),
     Option(
         "no-wait",
         yes,

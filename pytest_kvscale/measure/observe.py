@@ -49,6 +49,8 @@ class Observer:
         """The newest version seen of each object, by uid."""
         self._blind: dict[str, tuple[float, float]] = {}
         """From when to when a stream's watch was last out of sight."""
+        self._undeleted: dict[int, Timeline] = {}
+        """By id: the timelines of what is there and whose deletion has not been asked for."""
         self._open: dict[int, None] = {}
         """Timelines (by id) of VMIs that may still come to run."""
         self._present: dict[str, dict[str, str]] = {"vms": {}, "vmis": {}, "pods": {}}
@@ -84,6 +86,7 @@ class Observer:
         """The deletion of all objects was asked for."""
         for timeline in self.undeleted():
             timeline.delete_asked = at
+        self._undeleted.clear()
 
     def unanswered(self) -> list[Creation]:
         """The creations the API has not answered, sent or not."""
@@ -99,14 +102,7 @@ class Observer:
 
     def undeleted(self) -> list[Timeline]:
         """The VMIs that are there and whose deletion has not been asked for."""
-        return [
-            each
-            for each in self.timelines.values()
-            if each.delete_asked is None and self._is_present(each)
-        ]
-
-    def _is_present(self, timeline: Timeline) -> bool:
-        return timeline.uid in self._present["pods" if timeline.creation.is_pod else "vmis"]
+        return list(self._undeleted.values())
 
     def end_level(self, at: float) -> None:
         """Close the level: what is seen from now on counts for the deletion only."""
@@ -175,6 +171,7 @@ class Observer:
             pod_of.pod.gone = at
         if timeline is not None and timeline.uid == uid:
             timeline.gone = at
+            self._undeleted.pop(id(timeline), None)
             if during:
                 timeline.lost = timeline.ran
             if timeline.hopeless:
@@ -338,6 +335,8 @@ class Observer:
         timeline.uid = uid
         self._by_uid[uid] = timeline
         self._present[stream][uid] = timeline.name
+        if timeline.delete_asked is None:
+            self._undeleted[id(timeline)] = timeline
         creation = timeline.creation
         if creation.refusal is not None and not 400 <= creation.refusal_code < 500:
             # It was created after all: only the answer was lost.

@@ -17,7 +17,9 @@ from pytest_kvscale.sim import (
     discovery,
     errors,
     fault_kinds,
+    field_validation,
     health,
+    openapi_answers,
     options,
     subresources,
     write_options,
@@ -157,7 +159,8 @@ class Server:
                 for (agent, verb, plural, code), count in sorted(self.requests.items())
             ]
             return answer({"rows": rows})
-        return discovery.answer(request) or not_served()
+        about_kinds = openapi_answers.answer(request, str(self._version["gitVersion"]))
+        return about_kinds or discovery.answer(request) or not_served()
 
     async def _answer_about_faults(self, request: web.BaseRequest, path: str) -> web.Response:
         """`/_sim/faults`: ask for a fault, see all, take back one or all."""
@@ -226,11 +229,13 @@ class Server:
         query = request.query
         if target.subresource in ("scale", "binding", "eviction"):
             return self._carry_out_beside(request, target, verb, body, writer)
-        agent, media_type = request.headers.get("User-Agent", ""), request.content_type
+        media_type = request.content_type
         applies = verb == "patch" and media_type == APPLY_PATCH
         if verb in ("create", "update", "patch"):
-            asked = write_options.read(verb, query, agent, applies)
+            asked = write_options.read(verb, request, applies)
             dry_run, by = asked.dry_run, By(asked.manager, target.subresource)
+            for warning in field_validation.check(kind, body, asked.validation, verb):
+                writer.warn(warning)
         match verb:
             case "list":
                 paging = options.list_options(query, watch=False).paging
@@ -286,8 +291,7 @@ class Server:
     ) -> web.Response:
         """A request to a subresource that is an object of another kind."""
         api, at = self._api, (target.resource, target.namespace, target.name)
-        agent = request.headers.get("User-Agent", "")
-        dry_run = verb != "get" and write_options.read(verb, request.query, agent, False).dry_run
+        dry_run = verb != "get" and write_options.read(verb, request, applies=False).dry_run
         match target.subresource, verb:
             case "scale", "get":
                 return writer.value(subresources.scale(api, *at))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from pytest_kvscale.sim.errors import Object, expired
-from pytest_kvscale.sim.ownership import NOBODY, Ownership
+from pytest_kvscale.sim.ownership import NOBODY, Ownership, shown
 from pytest_kvscale.sim.resources import Resource
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED"]
@@ -37,6 +37,11 @@ class Stored:
         self.version = version
         self.ownership = ownership
         self._raw: bytes | None = None
+
+    @property
+    def shown(self) -> Object:
+        """The object with its `managedFields`."""
+        return shown(self.obj, self.ownership)
 
     @property
     def raw(self) -> bytes:
