@@ -120,7 +120,7 @@ def test_a_replica_set_takes_in_orphans_and_lets_strangers_go(clock: VirtualCloc
         change(cluster, VMIS, "orphan", {"metadata": {"labels": {"rs": "other"}}})
         await asyncio.sleep(5)
         assert len(living(cluster)) == 3
-        assert "ownerReferences" not in now(cluster, VMIS, "orphan")["metadata"]
+        assert now(cluster, VMIS, "orphan")["metadata"]["ownerReferences"] == []
 
     play(clock, script)
 
@@ -184,7 +184,7 @@ def test_orphaned_vmis_stay(clock: VirtualClock) -> None:
         cluster.api.delete(VMIRS, "default", "set", {"propagationPolicy": "Orphan"})
         await asyncio.sleep(30)
         assert held(cluster, VMIRS) == []
-        assert [each["metadata"]["ownerReferences"] for each in living(cluster)] == [[], [], []]
+        assert not any("ownerReferences" in each["metadata"] for each in living(cluster))
 
     play(clock, script)
 
