@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import math
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,13 +43,14 @@ from pytest_kvscale.cluster.settle import (
 )
 from pytest_kvscale.cluster.templates import RUN_LABEL, Place, Planned
 from pytest_kvscale.cluster.watch import Follower
+from pytest_kvscale.last_words import LastWords
 from pytest_kvscale.load.create import Creator
 from pytest_kvscale.load.delete import Deleter
 from pytest_kvscale.load.pacing import offsets
 from pytest_kvscale.measure.figures import Figures, figures
 from pytest_kvscale.measure.observe import Observer, left_behind
 from pytest_kvscale.measure.recording import Recorder
-from pytest_kvscale.measure.timeline import Creation, Sign
+from pytest_kvscale.measure.timeline import Creation, Sign, Timeline
 from pytest_kvscale.report.progress import Progress
 from pytest_kvscale.telling import telling
 from pytest_kvscale.waiting import Waiting
@@ -126,6 +127,8 @@ class LevelRun:
         """By stream."""
         self._creator = Creator(client, plan.place.namespace, plan.place.run, self._answered)
         self.observer = Observer()
+        self._words = LastWords(client, plan.place, self._heard)
+        self.observer.on_ended = self._words.ended
         self.ended = "not begun"
         """How the waiting ended, in words."""
         self.problem = ""
@@ -240,6 +243,7 @@ class LevelRun:
                 with contextlib.suppress(asyncio.CancelledError):
                     await creating
                 self._end_level()
+                await self._words.collect(self.observer, now())
             if failing.done():
                 raise_problem(failing)
             self.kept = self._plan.keep_if is not None and self._plan.keep_if()
@@ -387,6 +391,14 @@ class LevelRun:
             self.pods_seen[_made_for(obj)] = obj
         if self._recorder is not None:
             self._recorder.write(stream, at, event={"type": kind, "object": obj})
+
+    def _heard(self, timeline: Timeline, source: str, lines: Sequence[str], of: float) -> None:
+        """Lines of a log that speak of a VMI."""
+        name = timeline.name
+        self.observer.take_log(name, source, lines, of)
+        if self._recorder is not None:
+            moment = round(of - self._start, 6)
+            self._recorder.write("log", now(), name=name, source=source, lines=lines, of=moment)
 
     def resumed(self, stream: str, since: float, at: float) -> None:
         """A watch that was lost is taken up."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +12,7 @@ from pytest_kvscale import state
 if TYPE_CHECKING:
     from pytest_kvscale.cluster.choose import Connection
     from pytest_kvscale.cluster.nodes import NodeFacts
+    from pytest_kvscale.cluster.prometheus import Prometheus
     from pytest_kvscale.cluster.tuning import Change
     from pytest_kvscale.judge.verdict import DensityResult
     from pytest_kvscale.options import Settings
@@ -63,6 +64,34 @@ def kv_node(pytestconfig: pytest.Config, kv_tuning: list[Change]) -> NodeFacts:
 def kv_namespace(pytestconfig: pytest.Config) -> str:
     """The namespace a level creates its VMIs in; it is made and removed by each level."""
     return state.run_of(pytestconfig).namespace
+
+
+class AskedPrometheus:
+    """A Prometheus that tests may ask; `name` says which it is."""
+
+    def __init__(self, connection: Connection, prometheus: Prometheus) -> None:
+        self.name = prometheus.name
+        self._connection = connection
+        self._prometheus = prometheus
+
+    def query(
+        self, expression: str, at: float | None = None
+    ) -> list[tuple[Mapping[str, str], list[tuple[float, float]]]]:
+        """The series of an instant query, as labels and samples (date in POSIX seconds, value).
+
+        `at` is the date it is asked for; without it, now. An empty list: there are none.
+        """
+        from pytest_kvscale.cluster.clock import utc_now
+
+        moment = utc_now().timestamp() if at is None else at
+        return self._connection.run(self._prometheus.query(expression, moment))
+
+
+@pytest.fixture(scope="session")
+def kv_prometheus(pytestconfig: pytest.Config, kv_cluster: Connection) -> AskedPrometheus | None:
+    """The Prometheus of this run (`--kvscale-prometheus`); None if there is none."""
+    found = state.run_of(pytestconfig).prometheus.prometheus
+    return None if found is None else AskedPrometheus(kv_cluster, found)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from pytest_kvscale.cluster.journal_level import Noted
 from pytest_kvscale.density import LevelPlan, LevelRun, stall_after
 from pytest_kvscale.judge.objectives import NO_OBJECTIVES, Objectives
 from pytest_kvscale.judge.verdict import DensityResult, judge
+from pytest_kvscale.measure.counted import NOT_COUNTED
 from pytest_kvscale.measure.figures import occupancy
 from pytest_kvscale.report.results import level_object
 from pytest_kvscale.resting import Resting
@@ -94,10 +95,15 @@ class Levels:
         notes = self._notes(f"level {label}", plan)
         running = LevelRun(run.connection.client, plan, run.take_turn(wait=False), notes, run.tell)
         running.observer.dated = run.connection.clock.dated
+        meter, counted = run.meter(), NOT_COUNTED
+        run.connection.run(meter.begin())
         problem = ""
         try:
             run.connection.run(running.run())
             doubts += self._drift("after")
+            figures = running.figures()
+            work = meter.end(running.observer, figures.clocks["distance"], figures.created)
+            counted = run.connection.run(work)
         except KeyboardInterrupt:
             problem = "the level was interrupted"
             if running.end is None:
@@ -121,6 +127,7 @@ class Levels:
                 () if running.kept else running.left(),
                 doubts,
                 self._say_kept(level) if running.kept else "",
+                counted,
             )
             self._keep(result, running, label, foreseen)
             self._resting.ended(running.end)

@@ -65,6 +65,10 @@ class Settings:
     """Whether to run a level that cannot fit."""
     keep: bool = False
     """Whether to leave the objects of a level that failed."""
+    prometheus: str = "auto"
+    """A URL, auto (look for it in the cluster) or none."""
+    prometheus_token_file: Path | None = None
+    prometheus_ca: Path | None = None
     report_dir: Path = Path("reports")
     wait: bool = True
     """Whether to wait while another run has the cluster."""
@@ -341,6 +345,22 @@ OPTIONS: tuple[Option, ...] = (
         yes,
         "run though VMIs that are not of this run are on the node under test",
         flag=True,
+    ),
+    Option(
+        "prometheus",
+        name,
+        "where KubeVirt's metrics are asked for: a URL, none, or auto (default): the cluster's "
+        "own, through the API server",
+        "URL|auto|none",
+    ),
+    Option(
+        "prometheus-token-file",
+        path,
+        "holds the bearer token for a Prometheus given by URL",
+        "FILE",
+    ),
+    Option(
+        "prometheus-ca", path, "the authorities whose certificate that Prometheus may show", "FILE"
     ),
     Option("report-dir", path, "where results go (default: reports)", "DIR"),
     Option("record", yes, "write a recording of each level, for replay", flag=True),

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from pytest_kvscale.cluster.choose import Connection, Identity
     from pytest_kvscale.cluster.facts import ClusterFacts
     from pytest_kvscale.cluster.lease import Turn
+    from pytest_kvscale.cluster.prometheus import Access
     from pytest_kvscale.cluster.templates import Place, Templates
     from pytest_kvscale.cluster.tuner import Tuner
     from pytest_kvscale.cluster.tuning import Change
     from pytest_kvscale.foreseeing import Foreseeing
     from pytest_kvscale.judge.objectives import AppliesTo, Objectives
     from pytest_kvscale.levels import Levels
+    from pytest_kvscale.metered import Found, Meter
     from pytest_kvscale.report.results import ResultsFolder
     from pytest_kvscale.undoing import Undoing
 
@@ -154,13 +156,15 @@ class Run:
 
         Raises `ConfigurationError`. `suites` are the folders the density tests lie in.
         """
-        from pytest_kvscale.cluster import tuning
+        from pytest_kvscale.cluster import prometheus, tuning
 
         templates = self.templates
         for suite in suites:
             self._read_objectives(suite)
         if self.settings.tune is not None:
             tuning.load(self.settings.tune)
+        if self.settings.prometheus not in ("auto", "none"):
+            prometheus.by_url(self.settings.prometheus, self._prometheus_access())
         self._check_permissions()
         place = self.place
         for level in levels:
@@ -229,6 +233,30 @@ class Run:
                 # without workers.
                 self._look_around()
         return self._facts
+
+    @functools.cached_property
+    def prometheus(self) -> Found:
+        """The Prometheus that is asked, or why none is."""
+        from pytest_kvscale import metered
+
+        work = metered.prometheus_of(
+            self.connection.client, self.settings.prometheus, self._prometheus_access()
+        )
+        return self.connection.run(work)
+
+    def _prometheus_access(self) -> Access:
+        from pytest_kvscale.cluster.prometheus import Access
+
+        return Access(self.settings.prometheus_token_file, self.settings.prometheus_ca)
+
+    def meter(self) -> Meter:
+        """What counts one level's cost."""
+        from pytest_kvscale.metered import Meter
+
+        facts = self.facts
+        return Meter(
+            self.connection.client, facts.kubevirt_namespace, facts.node["name"], self.prometheus
+        )
 
     @functools.cached_property
     def cluster_uid(self) -> str:
@@ -353,26 +381,26 @@ class Run:
 
     def cluster_object(self) -> Json:
         """The results' `cluster`."""
-        from pytest_kvscale.cluster.facts import fingerprint
+        from pytest_kvscale.judge.comparable import digest, fingerprint
 
         identity, facts, settings = self.identity, self.facts, self.settings
         node = {key: value for key, value in facts.node.items() if key != "name"}
+        comparable = fingerprint(
+            versions={"kubernetes": identity.kubernetes, "kubevirt": facts.kubevirt},
+            simulated=identity.simulated,
+            profile=identity.profile,
+            node=node,
+            settings=facts.settings,
+            template=self.templates.sources,
+            variables=dict(settings.variables),
+            pace={"qps": settings.qps, "burst": settings.burst},
+        )
         return {
             "uid": facts.uid,
             "kubernetes": identity.kubernetes,
             "kubevirt": facts.kubevirt,
-            "fingerprint": fingerprint(
-                kubernetes=identity.kubernetes,
-                kubevirt=facts.kubevirt,
-                simulated=identity.simulated,
-                profile=identity.profile,
-                node=node,
-                tuning=self._tuning,
-                templates=self.templates.sources,
-                variables=dict(settings.variables),
-                qps=settings.qps,
-                burst=settings.burst,
-            ),
+            "fingerprint": digest(comparable),
+            "comparable": comparable,
             "tuning": self._tuning,
             "node": dict(facts.node),
         }

@@ -193,6 +193,19 @@ class Client:
         """What the server says of itself at a path (`/version`)."""
         return await self.request("get", "GET", path)
 
+    async def text(self, path: str, query: Mapping[str, str] | None = None) -> str:
+        """What is answered at a path that does not speak JSON (logs, metrics); as `request`."""
+        headers = {**self._headers, "Accept": "*/*"}
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                response = await self._send("get", "GET", path, query, headers)
+                async with response:
+                    return (await response.read()).decode("utf-8", "replace")
+        except _LOST as problem:
+            raise lost(problem) from None
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {REQUEST_TIMEOUT:g} s") from None
+
     async def request(
         self,
         verb: str,

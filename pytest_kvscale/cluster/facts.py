@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from pytest_kvscale.cluster import kubevirt as kubevirts
-from pytest_kvscale.cluster.client import NAMESPACES, NODES, Client
+from pytest_kvscale.cluster.client import NAMESPACES, NODES, Client, Object
 from pytest_kvscale.cluster.nodes import (
     Demands,
     NodeFacts,
@@ -31,12 +29,15 @@ class ClusterFacts:
     """Of the namespace kube-system, which lives as long as the cluster."""
     kubevirt: str
     """Version."""
+    kubevirt_namespace: str
     qemu_timeout: float
     """Seconds a launcher waits for its domain, as far as the KubeVirt CR says."""
     node: NodeFacts
     selector: Mapping[str, str]
     """Labels that select the node."""
     openshift: bool
+    settings: Mapping[str, Any]
+    """What the KubeVirt CR says of itself: its configuration, and patches of its components."""
 
 
 async def gather(
@@ -58,10 +59,12 @@ async def gather(
     return ClusterFacts(
         uid=await uid_of(client),
         kubevirt=kubevirts.version(custom),
+        kubevirt_namespace=custom["metadata"]["namespace"],
         qemu_timeout=kubevirts.qemu_timeout(custom["spec"]),
         node=node_facts(chosen),
         selector=node_selector(chosen),
         openshift=any(each.get("name") == _OPENSHIFT for each in groups),
+        settings=_settings(custom),
     )
 
 
@@ -76,11 +79,13 @@ async def refresh(client: Client, facts: ClusterFacts) -> ClusterFacts:
     custom = await kubevirts.find_kubevirt(client)
     node = await client.get(NODES, "", facts.node["name"])
     return dataclasses.replace(
-        facts, qemu_timeout=kubevirts.qemu_timeout(custom["spec"]), node=node_facts(node)
+        facts,
+        qemu_timeout=kubevirts.qemu_timeout(custom["spec"]),
+        node=node_facts(node),
+        settings=_settings(custom),
     )
 
 
-def fingerprint(**what: Any) -> str:
-    """A short hash of all that makes two runs comparable."""
-    text = json.dumps(what, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _settings(custom: Object) -> dict[str, Any]:
+    spec = custom["spec"]
+    return {key: spec[key] for key in ("configuration", "customizeComponents") if spec.get(key)}

@@ -145,6 +145,10 @@ def classes_of(sign: Sign, timeline: Timeline) -> Iterator[str]:
     reason, message = sign.reason, sign.message
     if sign.source == "api":
         yield from _of_refusal(timeline.creation.refusal_code)
+    elif sign.source == "log":
+        yield from _of_launcher_log(message)
+    elif sign.source == "node log":
+        yield from _of_node_log(message)
     elif reason in ("Unschedulable", "FailedScheduling"):
         yield from scheduling_classes(message)
     elif reason == "FailedCreatePodSandBox" and _NO_ADDRESS.search(message):
@@ -163,6 +167,24 @@ def classes_of(sign: Sign, timeline: Timeline) -> Iterator[str]:
         yield "NodeLost"
     elif reason == "FailedCreate":
         yield "PodCreateFailed"
+
+
+def _of_launcher_log(line: str) -> Iterator[str]:
+    """What a launcher's own words say of its end; most of what it logs is no end."""
+    if re.search(r"panic: ", line):
+        yield "QemuTimeout" if _QEMU_TIMEOUT.search(line) else "LauncherCrash"
+    elif "dirty virt-launcher shutdown" in line:
+        yield "LauncherCrash"
+
+
+def _of_node_log(line: str) -> Iterator[str]:
+    """What the kubelet or the runtime logged of a pod that got no sandbox."""
+    if _NO_ADDRESS.search(line):
+        yield "PodIPExhausted"
+    elif re.search(r"KillPodSandboxError|StopPodSandbox", line):
+        yield "KillPodSandbox"
+    elif re.search(r"(?:Create|Run)PodSandbox", line) and _DEADLINE.search(line):
+        yield "SandboxTimeout"
 
 
 def scheduling_classes(message: str) -> Iterator[str]:

@@ -3,51 +3,93 @@
     applies_to: {simulated: sim, profile: blog-2021}   # optional: which cluster they are for
     default:
       Running p95: 5m
+      running_per_min mean: ">= 40"
+      failures: "<= 1%"
     levels:
       100:
         Running p95: {limit: 240s, label: "published: 200 s"}
+        virt-controller PATCH virtualmachineinstances per VMI: 3
+      400:
+      - Running p95 <= 45m
+      - Running p50 > 1m
 
-A name is a phase (Scheduling, Scheduled, Running) or `Deletion`, and one of its figures. What a
-level names replaces the default of the same name.
+What may be named stands in `quantities`. A bare limit is the most a figure may be (of rates: the
+least). What a level names replaces the default of the same name that limits it from the same side.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from pytest_kvscale import durations
 from pytest_kvscale.documents import Document, read_mapping, validate
-from pytest_kvscale.errors import nearest
+from pytest_kvscale.judge import quantities
+from pytest_kvscale.judge.classes import PENDING, STUCK_TERMINATING
+from pytest_kvscale.judge.quantities import ALL_PENDING, FAILURES, Measured, Unit
+from pytest_kvscale.measure.cost import COMPONENTS, nothing
 from pytest_kvscale.measure.figures import Figures
 from pytest_kvscale.measure.percentiles import DIGITS
-from pytest_kvscale.measure.timeline import PHASES
 
-Statistic = Literal["p50", "p90", "p95", "p99", "max", "mean"]
-DELETION = "Deletion"
-_NAMES = tuple(
-    f"{subject} {statistic}" for subject in (*PHASES, DELETION) for statistic in get_args(Statistic)
-)
+Operator = Literal["<=", "<", ">=", ">", "=="]
+_COMPARE: dict[Operator, Callable[[float, float], bool]] = {
+    "<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "==": operator.eq,
+}  # fmt: skip
+_MISSED: dict[Operator, str] = {
+    "<=": "exceeds", "<": "is not below", ">=": "falls short of", ">": "is not above",
+    "==": "is not",
+}  # fmt: skip
+_WITH_OPERATOR = re.compile(r"\s*(?P<operator><=|>=|==|<|>)\s*(?P<limit>.+)", re.DOTALL)
+_SENTENCE = re.compile(r"(?P<name>[^<>=]+?)\s*(?P<limit>(?:<=|>=|==|<|>).+)", re.DOTALL)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(Ki|Mi|Gi|Ti|k|M|G|T)?B?")
+_FACTORS = {
+    "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
+}  # fmt: skip
 
 
 class Limit(Document):
-    """The most a figure may be."""
+    """What a figure may be."""
 
-    limit: float = Field(gt=0, allow_inf_nan=False)
-    """Seconds."""
+    unit: Unit = "s"
+    """Of the limit: seconds, per cent, bytes, or (empty) a number."""
+    operator: Operator = "<="
+    limit: float = Field(allow_inf_nan=False)
     label: str = ""
     """Where the limit comes from; shown beside it."""
 
     @field_validator("limit", mode="before")
     @classmethod
-    def _duration(cls, value: Any) -> Any:
+    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+        unit = info.data.get("unit", "s")
         if isinstance(value, bool):
-            raise ValueError("a duration is expected, e.g. 5m")  # noqa: TRY004 - pydantic's way
-        return durations.parse(value) if isinstance(value, str) else value
+            example = {"s": "a duration is expected, e.g. 5m", "%": "a share is expected, e.g. 1%"}
+            raise ValueError(example.get(unit, "a number is expected"))  # noqa: TRY004
+        number = _parse(value, unit) if isinstance(value, str) else value
+        if isinstance(number, int | float) and number <= 0 and (unit in ("s", "B") or number < 0):
+            least = "greater than 0" if unit in ("s", "B") else "at least 0"
+            raise ValueError(f"input should be {least}, got {value}")
+        return number
+
+
+def _parse(text: str, unit: Unit) -> float:
+    if unit == "s":
+        return durations.parse(text)
+    if unit == "B":
+        match = _SIZE.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(f"{text!r} is no size: write e.g. 500Mi or 2Gi")
+        return float(match[1]) * _FACTORS.get(match[2] or "", 1)
+    try:
+        return float(text.strip().removesuffix("%") if unit == "%" else text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number") from None
 
 
 class AppliesTo(Document):
@@ -86,45 +128,104 @@ class _File(Document):
 
 
 def _limits(value: Any) -> Any:
-    """Check names, and let a bare duration stand for its limit."""
-    if not isinstance(value, Mapping):
+    """Objectives as a mapping of names to limits, or as sentences; checked by their names."""
+    if isinstance(value, list):
+        pairs = [_sentence(each) for each in value]
+    elif isinstance(value, Mapping):
+        pairs = list(value.items())
+    else:
         raise ValueError(  # noqa: TRY004 - what pydantic takes for a wrong value
             f"expected a mapping of objectives to limits, got {value!r}"
         )
-    for name in value:
-        if name not in _NAMES:
-            raise ValueError(
-                f"unknown objective {name!r}{nearest(str(name), _NAMES)}: expected a phase and a "
-                f"figure, e.g. 'Running p95'"
-            )
-    return {
-        name: each if isinstance(each, Mapping) else {"limit": each} for name, each in value.items()
-    }
+    found: dict[str, Any] = {}
+    for name, limit in pairs:
+        key, made = _limit(str(name), limit)
+        if key in found:
+            raise ValueError(f"the objective {key!r} is given twice")
+        found[key] = made
+    return found
+
+
+def _sentence(text: Any) -> tuple[str, Any]:
+    match = _SENTENCE.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"expected a sentence like 'Running p95 <= 5m', got {text!r}")
+    return match["name"].strip(), match["limit"]
+
+
+def _limit(name: str, given: Any) -> tuple[str, Any]:
+    """The key an objective stands under, and its fields: a bare limit gets its operator."""
+    unit = quantities.unit_of(name)
+    usual: Operator = ">=" if quantities.is_more_better(name) else "<="
+    fields = dict(given) if isinstance(given, Mapping) else {"limit": given}
+    if "unit" in fields:
+        raise ValueError(f"{name}: the unit of an objective follows from its name")
+    text = fields.get("limit")
+    match = _WITH_OPERATOR.fullmatch(text) if isinstance(text, str) else None
+    if match is not None:
+        if "operator" in fields:
+            raise ValueError(f"{name}: the operator is given twice")
+        fields.update(match.groupdict())
+        text = fields["limit"]
+    if (
+        name.split(" ", maxsplit=1)[0] == FAILURES
+        and isinstance(text, str)
+        and text.rstrip().endswith("%")
+    ):
+        unit = "%"
+    chosen = fields.setdefault("operator", usual)
+    other_side = str(chosen)[:1] != usual[:1]
+    return (f"{name} {chosen}" if other_side else name), {"unit": unit, **fields}
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """One objective against what was measured; `value` is None if the figure was not reached."""
+    """One objective against what was measured; `value` is None if there is no figure."""
 
     name: str
     limit: float
     value: float | None
     label: str
+    operator: Operator = "<="
+    unit: Unit = "s"
+    note: str = "not reached"
+    """What to say where there is no value."""
 
     @property
     def ok(self) -> bool:
-        """Whether the objective was met: a figure that was not reached never is."""
-        return self.value is not None and self.value <= self.limit
+        """Whether the objective was met: without a value it never is."""
+        return self.value is not None and _COMPARE[self.operator](self.value, self.limit)
+
+    @property
+    def margin(self) -> float | None:
+        """How far the value is from the limit, in its unit; negative if it is on the wrong side."""
+        if self.value is None:
+            return None
+        room = self.limit - self.value
+        if self.operator == "==":
+            room = -abs(room)
+        return round(-room if self.operator in (">=", ">") else room, DIGITS)
 
     def text(self) -> str:
         """One line for people."""
-        if self.value is None:
-            value = "not reached"
-        else:
-            value = f"{self.value:.{3 if self.value < 10 else 1}f} s"
         label = f" ({self.label})" if self.label else ""
-        relation = "<=" if self.ok else "exceeds" if self.value is not None else "against"
-        return f"{self.name} {value} {relation} {self.limit:g} s{label}"
+        limit = show(self.limit, self.unit)
+        if self.value is None:
+            return f"{self.name} {self.note} against {self.operator} {limit}{label}".replace(
+                "against <= ", "against "
+            )
+        relation = self.operator if self.ok else _MISSED[self.operator]
+        return f"{self.name} {show(self.value, self.unit, exact=True)} {relation} {limit}{label}"
+
+
+def show(value: float, unit: Unit, exact: bool = False) -> str:
+    """A quantity for people; `exact` with the digits of what was measured."""
+    if unit == "s" and exact:
+        return f"{value:.{3 if value < 10 else 1}f} s"
+    if unit == "B":
+        return f"{value / 2**20:.1f} MiB"
+    text = f"{value:.4g}" if math.isfinite(value) and abs(value) < 10000 else f"{value:g}"
+    return f"{text} {unit}".rstrip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,16 +237,53 @@ class Objectives:
     note: str = ""
     """Why there are none, if that needs to be said."""
 
-    def check(self, level: int, figures: Figures) -> tuple[Outcome, ...]:
+    def check(self, level: int, measured: Measured) -> tuple[Outcome, ...]:
         """Each objective of a level against its figures."""
         limits = {**self.default, **self.limits.get(level, {})}
-        return tuple(
-            Outcome(name, limit.limit, _figure(figures, name), limit.label)
-            for name, limit in limits.items()
-        )
+        return tuple(_outcome(key, limit, measured) for key, limit in limits.items())
 
 
 NO_OBJECTIVES = Objectives({}, {}, "no objective")
+
+
+def _outcome(key: str, limit: Limit, measured: Measured) -> Outcome:
+    name = key.removesuffix(f" {limit.operator}")
+    value = quantities.value_of(name, measured)
+    if value is not None and limit.unit == "%":
+        value = 100 * value / measured.figures.requested
+    is_cost = name.partition(" ")[0] in COMPONENTS
+    return Outcome(
+        name,
+        limit.limit,
+        None if value is None else round(value, DIGITS),
+        limit.label,
+        limit.operator,
+        limit.unit,
+        "not measured" if is_cost else "not reached",
+    )
+
+
+def judged_by(outcomes: Iterable[Outcome], failures: Iterable[str]) -> set[str]:
+    """The failure classes that an objective judges.
+
+    Who writes down how many failures may be has taken the rule that none may be into his hands.
+    """
+    named = {each.name.partition(" ")[2] for each in outcomes if _is_of_failures(each.name)}
+    return {
+        each
+        for each in failures
+        if each != STUCK_TERMINATING
+        and ("" in named or each in named or (each in PENDING and ALL_PENDING in named))
+    }
+
+
+def _is_of_failures(name: str) -> bool:
+    return name.partition(" ")[0] == FAILURES
+
+
+def measured(figures: Figures, failures: Mapping[str, int] | None = None) -> Measured:
+    """A level of which no cost is known."""
+    return Measured(figures, failures or {}, nothing(""))
 
 
 def load(path: Path) -> tuple[AppliesTo, Objectives]:
@@ -165,10 +303,3 @@ def for_cluster(
     if applies_to.simulated not in (None, simulated) or applies_to.profile not in (None, profile):
         return NO_OBJECTIVES
     return objectives
-
-
-def _figure(figures: Figures, name: str) -> float | None:
-    subject, statistic = name.split(" ")
-    summary = figures.deletion if subject == DELETION else figures.phases[subject]
-    value: Any = dict(summary).get(statistic)
-    return None if value is None else round(float(value), DIGITS)

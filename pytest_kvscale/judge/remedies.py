@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Iterable
+
+from pytest_kvscale.measure.timeline import Timeline
+
 _RUNTIME_LOG = "on the node: journalctl -u kubelet -u containerd"
 _PATCH = "kubectl -n kubevirt patch kubevirt kubevirt --type merge -p '{patch}'"
 
@@ -46,3 +51,29 @@ REMEDIES: dict[str, str] = {
     "kubectl -n kubevirt logs -l kubevirt.io=virt-controller",
 }
 """By failure class; one sentence each."""
+
+
+def node_log_command(timelines: Iterable[Timeline]) -> str | None:
+    """The command that shows, on their node, what its services logged of these VMIs' pods.
+
+    It was there that the published experiment found why sandboxes were not made. The times are
+    the server's, from the first creation to the last refusal; None if no pod came to a node.
+    """
+    of_node = [each for each in timelines if each.pod.node and each.pod.uid]
+    begun = [each.created_stamp for each in of_node if each.created_stamp is not None]
+    if not begun:
+        return None
+    told = [sign.stamp for each in of_node for sign in each.signs]
+    since, until = min(begun), max([*begun, *told]) + _SLACK
+    return (
+        f"on {of_node[0].pod.node}: journalctl --utc -u kubelet -u containerd -u crio "
+        f"--since '{_date(since)}' --until '{_date(until)}' | grep {of_node[0].pod.uid}"
+    )
+
+
+_SLACK = 60.0
+"""Seconds beyond the last refusal that are of interest."""
+
+
+def _date(stamp: float) -> str:
+    return datetime.datetime.fromtimestamp(stamp, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -6,9 +6,18 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pytest_kvscale.judge.classes import PENDING, STUCK_TERMINATING, Finding, classify, count
-from pytest_kvscale.judge.objectives import NO_OBJECTIVES, Objectives, Outcome
-from pytest_kvscale.judge.remedies import REMEDIES
+from pytest_kvscale.judge.classes import (
+    CLASSES,
+    PENDING,
+    STUCK_TERMINATING,
+    Finding,
+    classify,
+    count,
+)
+from pytest_kvscale.judge.objectives import NO_OBJECTIVES, Objectives, Outcome, judged_by
+from pytest_kvscale.judge.quantities import Measured
+from pytest_kvscale.judge.remedies import REMEDIES, node_log_command
+from pytest_kvscale.measure.counted import NOT_COUNTED, Counted
 from pytest_kvscale.measure.figures import Figures
 
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -38,6 +47,8 @@ class DensityResult:
     """How long the cluster had to rest before the level, and did."""
     left: Sequence[str] = ()
     """What is still there, each with the command that looks into it."""
+    counted: Counted = NOT_COUNTED
+    """What others counted: KubeVirt's metrics, and the cost of the control plane."""
     warnings: Sequence[str] = ()
     """What makes figures doubtful without changing the verdict; one sentence each."""
 
@@ -72,8 +83,22 @@ class DensityResult:
         for name, number in self.failures.items():
             lines.append(f"  {name}: {number}")
             lines += [f"    {each}" for each in self._examples(name)]
+            if CLASSES.get(name) == "sandbox":
+                lines += self._look_there(name)
             lines.append(f"    remedy: {REMEDIES[name]}")
         return lines
+
+    def _look_there(self, name: str) -> list[str]:
+        """Where the cause stands, if the node's log could not be read from here."""
+        timelines = [
+            each
+            for each in self.figures.timelines
+            if each.name in self.findings and self.findings[each.name].name == name
+        ]
+        if any(sign.source == "node log" for each in timelines for sign in each.signs):
+            return []
+        command = node_log_command(timelines)
+        return [f"    the cause, {command}"] if command else []
 
     def _examples(self, name: str) -> list[str]:
         if name == STUCK_TERMINATING:
@@ -102,13 +127,15 @@ def judge(
     left: Sequence[str] = (),
     doubts: Sequence[str] = (),
     kept: str = "",
+    counted: Counted = NOT_COUNTED,
 ) -> DensityResult:
     """Judge a level.
 
     `max_lag` (seconds) is the most that `lag_p99` may be; `problem` is what cut the run short.
-    A level fails if a VMI failed, something was left behind, an objective was missed or the run
-    was cut short. `kept` says that its objects are left on purpose. One that would pass but fell
-    behind its pace, or of which there are `doubts`, is inconclusive.
+    A level fails if a VMI failed (of a class that no objective judges), something was left
+    behind, an objective was missed or the run was cut short. `kept` says that its objects are left
+    on purpose. One that would pass but fell behind its pace, or of which there are `doubts`, is
+    inconclusive. `counted` is what others counted.
     """
     if kept:
         figures = dataclasses.replace(figures, left_behind=0)
@@ -116,9 +143,10 @@ def judge(
     failures = count(findings.values())
     if figures.left_behind:
         failures[STUCK_TERMINATING] = figures.left_behind
-    outcomes = objectives.check(level, figures)
+    outcomes = objectives.check(level, Measured(figures, failures, counted.cost))
     reasons = [problem] if problem else []
-    missing = figures.requested - figures.running
+    judged = sum(failures[each] for each in judged_by(outcomes, failures))
+    missing = figures.requested - figures.running - judged
     if missing:
         reasons.append(f"{missing} of {figures.requested} VMIs did not run")
     if figures.left_behind:
@@ -150,5 +178,6 @@ def judge(
         harness=harness or {},
         cooldown=cooldown or {},
         left=tuple(left),
-        warnings=tuple(figures.clocks["warnings"]),
+        counted=counted,
+        warnings=(*figures.clocks["warnings"], *counted.warnings),
     )

@@ -67,6 +67,8 @@ class Clocks(TypedDict):
     ahead: float | None
     """The server's date minus ours at the level's beginning, in seconds; None if our time has no
     date (virtual time), or nothing was stamped."""
+    distance: float | None
+    """Ours minus the server's date, at the level's beginning; None if nothing was stamped."""
     uncertainty: float | None
     jumps: list[Jump]
     checked: int
@@ -104,6 +106,7 @@ def compare(timelines: Sequence[Timeline], dated: float | None = None) -> Clocks
         ahead = round(-found[0].distance - dated, _LOW_DIGITS)
     return Clocks(
         ahead=ahead,
+        distance=found[0].distance if found else None,
         uncertainty=round(max(each.uncertainty for each in found), 6) if found else None,
         jumps=jumps,
         checked=checked,

@@ -28,6 +28,8 @@ class Observer:
         """When a VMI last reached a phase, or its pod or a container changed state."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when a VMI may have settled, or an object is gone."""
+        self.on_ended: Callable[[Timeline, float], None] = lambda _, __: None
+        """Called when a VMI's pod has ended before the level did."""
         self.dated: float | None = None
         """The date (POSIX) at which the clock showed 0; None if its time has no date."""
         self.strangers: dict[str, str] = {}
@@ -381,7 +383,11 @@ class Observer:
             told = self._when("pods", stamp, at, since)
             return at if told is None else told
 
-        if pods.read(timeline, pod, at, when) and not timeline.restarts:
+        over = timeline.pod.ended
+        moved = pods.read(timeline, pod, at, when)
+        if timeline.pod.ended and not over:
+            self.on_ended(timeline, at)
+        if moved and not timeline.restarts:
             self.last_progress = at
         if timeline.creation.is_pod:
             phase = pods.phase_of(pod)
@@ -418,6 +424,15 @@ class Observer:
             signs.keep(timeline, sign)
         elif uid:
             self._early.setdefault(uid, []).append(sign)
+
+    # Logs -----------------------------------------------------------------------------------
+
+    def take_log(self, name: str, source: str, lines: Iterable[str], at: float) -> None:
+        """Lines of a log (`log`, or `node log`) that speak of a VMI, as it was at a time."""
+        timeline = self.timelines.get(name)
+        if timeline is not None:
+            for sign in signs.of_log(source, lines, at):
+                signs.keep(timeline, sign)
 
     def _take_early(self, timeline: Timeline, uid: str) -> None:
         for sign in self._early.pop(uid, []):

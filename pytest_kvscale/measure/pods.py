@@ -30,6 +30,9 @@ def read(timeline: Timeline, pod: Object, at: float, when: Callable[[float | Non
         or any("running" in each or "terminated" in each for each in states.values())
     )
     _take_moments(facts, pod, conditions, main, when)
+    facts.node = facts.node or pod["spec"].get("nodeName", "")
+    ends = [each["terminated"] for each in main.values() if "terminated" in each]
+    facts.mute = not any(each.get("message") for each in ends)
     facts.ended = facts.phase in FINAL or any("terminated" in each for each in main.values())
     _take_signs(timeline, status, conditions, states, at)
     state = (

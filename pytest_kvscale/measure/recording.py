@@ -11,6 +11,7 @@
   `type` and `object`; or `list`, with `resourceVersion` and the number of `items`; a list that
   came later has all its `objects`, and `since`, when all was known last; or `resumed`, when a
   watch that was lost, and is taken up now, was last heard of;
+* `log`: the `lines` of a log (`source`) that speak of the VMI `name`, as it was at `of`;
 * `delete`: the moment the deletion was asked for; `end`: the moment the level ended.
 """
 
@@ -127,7 +128,9 @@ def replay(lines: Iterable[Line]) -> Observer:
     observer.end_level(end)
     for line in ordered:
         stream, at = line["stream"], line["t"]
-        if stream == "delete":
+        if stream == "log":
+            observer.take_log(line["name"], line["source"], line["lines"], float(line["of"]))
+        elif stream == "delete":
             observer.delete_asked(at)
         elif stream in _STREAMS and "objects" in line:
             since = line.get("since")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +21,14 @@ _REFUSALS = frozenset(
     }
 )  # fmt: skip
 """Reasons by which something is refused that may be granted later."""
+_TELLING = re.compile(
+    r"panic:|dirty virt-launcher shutdown|timed out|[Tt]imeout|DeadlineExceeded|deadline exceeded"
+    r"|no (?:more )?IP|Failed to|failed to|error|Error"
+)
+_STACK = re.compile(r"goroutine \d+ \[|\t|main\.|created by |runtime\.|/")
+"""How lines of a Go stack trace begin."""
+_MOST_LINES = 3
+_LONGEST_LINE = 500
 
 
 def keep(timeline: Timeline, sign: Sign) -> None:
@@ -64,6 +74,9 @@ def of_vmi(status: Object) -> Iterable[tuple[str, str, Object]]:
         )  # fmt: skip
         if wrong and each.get("reason"):
             yield each["reason"], each.get("message", ""), each
+    if status.get("reason"):
+        # virt-controller's own word for a VMI it gave up: its node does not answer.
+        yield status["reason"], "", {}
 
 
 def of_owner(status: Object) -> Iterable[tuple[str, str, Object]]:
@@ -71,6 +84,31 @@ def of_owner(status: Object) -> Iterable[tuple[str, str, Object]]:
     for each in status.get("conditions") or []:
         if each.get("status") == "True" and each.get("type") in ("Failure", "ReplicaFailure"):
             yield each.get("reason") or each["type"], each.get("message", ""), each
+
+
+def of_log(source: str, lines: Iterable[str], at: float) -> list[Sign]:
+    """The lines of a log that tell most: those that speak of an end or a refusal, else the last.
+
+    KubeVirt's components log JSON; a panic is plain text.
+    """
+    said = [text for text in (_words(line) for line in lines) if text]
+    telling = list(dict.fromkeys(each for each in said if _TELLING.search(each)))
+    chosen = telling[-_MOST_LINES:] or said[-1:]
+    reason = "virt-launcher" if source == "log" else "services"
+    return [Sign(at, source, reason, each) for each in chosen]
+
+
+def _words(line: str) -> str:
+    """What a line says, without time and place; empty for one that says nothing."""
+    line = line.strip()
+    if line.startswith("{"):
+        try:
+            said = json.loads(line)
+        except ValueError:
+            return line[:_LONGEST_LINE]
+        parts = (said.get("msg"), said.get("reason")) if isinstance(said, dict) else (line,)
+        line = ": ".join(str(each) for each in parts if each)
+    return "" if _STACK.match(line) else line[:_LONGEST_LINE]
 
 
 def of_event(event: Object, at: float) -> Sign:

@@ -78,6 +78,9 @@ class PodFacts:
     """The server's stamps of the same moments, and of its creation, by their names here."""
     has_sandbox: bool = False
     ended: bool = False
+    mute: bool = False
+    """It ended, and its status does not say why."""
+    node: str = ""
     gone: float | None = None
     state: tuple[object, ...] = ()
     """What must change for it to count as progress."""

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_kvscale.judge.objectives import show
+from pytest_kvscale.judge.quantities import Unit
 from pytest_kvscale.report.plot import phases_over_time
 from pytest_kvscale.report.terminal import seconds
 
@@ -27,7 +29,7 @@ def page(run: Json, cluster: Json, reports: Sequence[Json]) -> str:
         trim_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(show=_show, gib=_gib, seconds=seconds)
+    environment.filters.update(show=_show, gib=_gib, seconds=seconds, quantity=_quantity)
     details = [
         {
             "explanation": each["explanation"],
@@ -50,6 +52,10 @@ def _show(value: Any, missing: str = "unknown") -> str:
     if value is None:
         return missing
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _quantity(value: float | None, unit: Unit) -> str:
+    return "-" if value is None else show(value, unit, exact=True)
 
 
 def _gib(value: float | None) -> str:

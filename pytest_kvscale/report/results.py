@@ -14,6 +14,7 @@ from typing import Any
 
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.judge.verdict import DensityResult
+from pytest_kvscale.measure.cost import requests_per_vmi
 from pytest_kvscale.measure.figures import row
 
 SCHEMA = "kvscale/v1"
@@ -43,7 +44,7 @@ def level_object(result: DensityResult) -> Json:
         "clocks": {
             each: value
             for each, value in figures.clocks.items()
-            if each not in ("by_vmi", "warnings")
+            if each not in ("by_vmi", "distance", "warnings")
         },
         "warnings": list(result.warnings),
         "rates": figures.rates,
@@ -55,11 +56,22 @@ def level_object(result: DensityResult) -> Json:
                 "value": each.value,
                 "ok": each.ok,
                 "label": each.label,
+                "operator": each.operator,
+                "unit": each.unit,
+                "margin": each.margin,
             }
             for each in result.objectives
         ],
         "slo_note": result.objectives_note,
-        "prometheus": {},
+        "prometheus": dict(result.counted.phases),
+        "prometheus_note": result.counted.note,
+        "control_plane": {
+            **result.counted.cost,
+            "requests_per_vmi": {
+                name: {request: round(number, 3) for request, number in each.items()}
+                for name, each in requests_per_vmi(result.counted.cost).items()
+            },
+        },
         "harness": dict(result.harness),
         "cooldown": dict(result.cooldown),
     }

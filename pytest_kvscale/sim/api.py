@@ -47,6 +47,8 @@ Admission = Callable[[Object], Object]
 """Takes an object that is to be created, returns it as it shall be, or raises `StatusError`."""
 Rule = Callable[[Object], None]
 """Raises `StatusError` for an object that may not be stored like this, new or changed."""
+Restriction = Callable[[Object, Object], Object]
+"""Takes an object and what a client would make of it, returns what it may make of it."""
 PROTECTED_NAMESPACES = ("default", "kube-system", "kube-public")
 _ATTEMPTS = 8
 """How many names are generated until one is free."""
@@ -61,6 +63,7 @@ class Api:
         self._draws = draws
         self.admission: dict[Resource, Admission] = {}
         self.rules: dict[Resource, Rule] = {}
+        self.restrictions: dict[Resource, Restriction] = {}
 
     # Reading --------------------------------------------------------------------------------
 
@@ -312,6 +315,7 @@ class Api:
             if key in held:
                 given[key] = held[key]
         new = changed(resource, old, wanted, given, subresource)
+        new = self._restricted(resource, old, new, by)
         if resource.generation and counts(resource, old, new):
             new["metadata"] = {**new["metadata"], "generation": held.get("generation", 1) + 1}
         owners = ownership.of_changed(before, old, new, resource, by, self.calendar.stamp())
@@ -334,6 +338,13 @@ class Api:
             seen = {**new, "metadata": {**new["metadata"], "resourceVersion": version}}
             return ownership.shown(seen, owners)
         return self.store.put(resource, new, owners)
+
+    def _restricted(self, resource: Resource, old: Object, new: Object, by: By) -> Object:
+        """What a writer may make of an object: the cluster's own components anything."""
+        restrict = self.restrictions.get(resource)
+        if restrict is None or (isinstance(by, Writer) and by.player):
+            return new
+        return restrict(old, new)
 
     def _grace(self, resource: Resource, obj: Object, options: Object) -> int:
         if resource is not PODS:

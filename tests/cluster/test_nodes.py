@@ -193,8 +193,3 @@ def test_the_embedded_clusters_facts(connect: Callable[..., Connection]) -> None
     assert found.node["devices"] == 110
     assert (found.kubevirt, found.qemu_timeout) == ("v0.46.1", 240.0)
     assert found.selector == {"kubernetes.io/hostname": "node"}
-
-
-def test_a_fingerprint_is_of_what_it_is_told() -> None:
-    assert facts.fingerprint(a=1, b=[2]) == facts.fingerprint(b=[2], a=1)
-    assert facts.fingerprint(a=1) != facts.fingerprint(a=2)

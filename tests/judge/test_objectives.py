@@ -8,7 +8,7 @@ import pytest
 
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.judge import objectives
-from pytest_kvscale.judge.objectives import NO_OBJECTIVES, Limit
+from pytest_kvscale.judge.objectives import NO_OBJECTIVES, Limit, measured
 from pytest_kvscale.measure.figures import Figures, figures
 from pytest_kvscale.measure.observe import Observer
 from pytest_kvscale.measure.timeline import Creation
@@ -39,17 +39,17 @@ def test_a_level_has_its_own_objectives_and_the_defaults(tmp_path: Path) -> None
     levels: {3: {Running p95: {limit: 2.5s, label: mine}}}
     """
     _, found = objectives.load(write(tmp_path, text))
-    outcomes = {each.name: each for each in found.check(3, level(1.0, 2.0, 3.0))}
+    outcomes = {each.name: each for each in found.check(3, measured(level(1.0, 2.0, 3.0)))}
     assert (outcomes["Running p95"].limit, outcomes["Running p95"].value) == (2.5, 3.0)
     assert not outcomes["Running p95"].ok
     assert outcomes["Running max"].ok
     assert "3.000 s exceeds 2.5 s (mine)" in outcomes["Running p95"].text()
-    assert [each.limit for each in found.check(4, level(1.0))] == [300.0, 600.0]
+    assert [each.limit for each in found.check(4, measured(level(1.0)))] == [300.0, 600.0]
 
 
 def test_a_figure_that_was_not_reached_meets_no_objective() -> None:
     found = objectives.Objectives({}, {"Running p95": Limit(limit=1000)})
-    (outcome,) = found.check(2, level(1.0, None))
+    (outcome,) = found.check(2, measured(level(1.0, None)))
     assert outcome.value is None
     assert not outcome.ok
     assert "not reached" in outcome.text()
@@ -58,7 +58,7 @@ def test_a_figure_that_was_not_reached_meets_no_objective() -> None:
 @pytest.mark.parametrize("limit", [3.0, 3.0000001])
 def test_a_limit_is_what_a_figure_may_be(limit: float) -> None:
     found = objectives.Objectives({}, {"Running max": Limit(limit=limit)})
-    assert found.check(1, level(3.0))[0].ok
+    assert found.check(1, measured(level(3.0)))[0].ok
 
 
 @pytest.mark.parametrize(

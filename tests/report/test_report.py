@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from pytest_kvscale.judge.verdict import judge
+from pytest_kvscale.measure.cost import Queue, nothing
+from pytest_kvscale.measure.counted import Counted
 from pytest_kvscale.measure.figures import figures, occupancy
+from pytest_kvscale.measure.histograms import bucketed
 from pytest_kvscale.measure.observe import Observer
 from pytest_kvscale.measure.timeline import Creation
 from pytest_kvscale.report import html, junit, plot, terminal
@@ -98,6 +101,29 @@ def test_a_page_shows_how_sure_a_percentile_is() -> None:
     page = html.page(RUN, CLUSTER, [report(*[float(each) for each in range(1, 101)])])
     assert "95.0 s <small>[90.0 s, 100.0 s]</small>" in page
     assert "the slowest 5 % (5 of 100 VMIs)" in page.replace("The", "the")
+
+
+def test_a_page_shows_what_others_counted() -> None:
+    observer = measured(1.0, 2.0)
+    cost = nothing("")
+    queue: Queue = {"depth": 9.0, "latency": 0.5}
+    cost["vmis"], cost["source"] = 2, "components"
+    cost["components"]["virt-controller"] = {
+        "requests": {"PATCH virtualmachineinstances": 5.0}, "throttled": 1.5,
+        "queues": {"virt-controller-vmi": queue}, "cpu": 2.0, "memory": 2.0**20,
+    }  # fmt: skip
+    counts = {0.5: 0.0, 600.0: 0.0, float("inf"): 2.0}
+    counted = Counted({"Running": bucketed(counts)}, "", cost)
+    result = judge(2, figures(observer), counted=counted)
+    shown = {
+        "label": "2", "level": level_object(result), "explanation": "", "end": 5.0,
+        "occupancy": occupancy(result.figures.timelines),
+    }  # fmt: skip
+    page = html.page(RUN, CLUSTER, [shown])
+    assert "saturated: 600.0 s or more" in page
+    assert "PATCH virtualmachineinstances 2.5" in page
+    assert "virt-controller-vmi 9, 0.50 s" in page
+    assert "1.0 MiB" in page
 
 
 def test_the_same_data_draw_the_same_picture() -> None:
