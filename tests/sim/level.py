@@ -19,7 +19,7 @@ from pytest_kvscale.sim.store import Event
 from tests.sim.staging import Json
 
 QUIET = 1100.0
-"""Seconds without a change of any VMI or pod after which a level is over; longer than any timeout."""
+"""Seconds without a change of a VMI or pod after which a level is over: longer than timeouts."""
 LIMITS = {name: {"qps": 200, "burst": 400} for name in ("api", "controller", "handler")}
 DEVICES: Json = {"kubevirt": {"max_devices": 1000}}
 TUNED: Json = {"kubevirt": {"max_devices": 1000, "qemu_timeout": 900}, "rate_limits": LIMITS}
