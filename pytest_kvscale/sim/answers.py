@@ -62,7 +62,7 @@ class Writer:
             negotiation.check_shape(self.format.shape, is_list=False)
             return self.value(self._shaped(target, Page([stored], stored.version), True), code)
         if target.version not in ("", target.resource.version):
-            return self.value(in_version(target, stored.obj), code)
+            return self.value(in_version(target, stored.shown), code)
         return self.raw(stored.raw, code)
 
     def obj(self, target: Target, obj: Object, code: int = 200) -> web.Response:
@@ -81,9 +81,9 @@ class Writer:
         if self.format.shape == TABLE:
             raw = encode(self._table(target, Page([stored], stored.version), with_columns=first))
         elif self.format.shape:
-            raw = encode(partial(stored.obj, self.format.version))
+            raw = encode(partial(stored.shown, self.format.version))
         elif target.version not in ("", target.resource.version):
-            raw = encode(in_version(target, stored.obj))
+            raw = encode(in_version(target, stored.shown))
         else:
             raw = stored.raw
         return b'{"type":"' + kind.encode() + b'","object":' + raw + b"}\n"
@@ -93,12 +93,12 @@ class Writer:
             return self._table(target, page)
         version = self.format.version
         if single and self.format.shape == METADATA:
-            return partial(page.items[0].obj, version)
+            return partial(page.items[0].shown, version)
         return {
             "kind": METADATA_LIST,
             "apiVersion": f"meta.k8s.io/{version}",
             "metadata": list_metadata(page),
-            "items": [partial(stored.obj, version) for stored in page.items],
+            "items": [partial(stored.shown, version) for stored in page.items],
         }
 
     def _table(self, target: Target, page: Page, with_columns: bool = True) -> Object:
@@ -117,9 +117,9 @@ class Writer:
     def _row(self, target: Target, stored: Stored, include: str, version: str) -> Object:
         row: Object = {"cells": table.cells(target.resource, stored.obj, self._calendar)}
         if include == "Object":
-            row["object"] = in_version(target, stored.obj)
+            row["object"] = in_version(target, stored.shown)
         elif include == "Metadata":
-            row["object"] = partial(stored.obj, version)
+            row["object"] = partial(stored.shown, version)
         else:
             row["object"] = None
         return row
@@ -186,7 +186,7 @@ def encode_list(target: Target, page: Page) -> bytes:
     """A list as JSON. Objects of built-in kinds say in a list neither kind nor version."""
     kind, metadata = target.resource, list_metadata(page)
     if kind.custom and target.version not in ("", kind.version):
-        items = b",".join(encode(in_version(target, stored.obj)) for stored in page.items)
+        items = b",".join(encode(in_version(target, stored.shown)) for stored in page.items)
     elif kind.custom:
         items = b",".join([stored.raw for stored in page.items])
     else:
@@ -207,7 +207,7 @@ def _item(stored: Stored, head: bytes) -> bytes:
     raw = stored.raw
     if raw.startswith(head):
         return b"{" + raw[len(head) :]
-    bare = {key: value for key, value in stored.obj.items() if key not in ("kind", "apiVersion")}
+    bare = {key: value for key, value in stored.shown.items() if key not in ("kind", "apiVersion")}
     return encode(bare)
 
 

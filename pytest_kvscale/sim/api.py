@@ -7,7 +7,6 @@ webhooks, is a function given per kind.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,15 @@ from pytest_kvscale.sim import (
     object_meta,
     ownership,
     patch,
+)
+from pytest_kvscale.sim.changes import (
+    NOT_OF_CLIENTS,
+    SYSTEM_METADATA,
+    changed,
+    check_version,
+    counts,
+    head,
+    is_released,
 )
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
@@ -38,6 +46,8 @@ Admission = Callable[[Object], Object]
 """Takes an object that is to be created, returns it as it shall be, or raises `StatusError`."""
 Rule = Callable[[Object], None]
 """Raises `StatusError` for an object that may not be stored like this, new or changed."""
+Restriction = Callable[[Object, Object], Object]
+"""Takes an object and what a client would make of it, returns what it may make of it."""
 PROTECTED_NAMESPACES = ("default", "kube-system", "kube-public")
 _ATTEMPTS = 8
 """How many names are generated until one is free."""
@@ -52,6 +62,7 @@ class Api:
         self._draws = draws
         self.admission: dict[Resource, Admission] = {}
         self.rules: dict[Resource, Rule] = {}
+        self.restrictions: dict[Resource, Restriction] = {}
 
     # Reading --------------------------------------------------------------------------------
 
@@ -124,11 +135,11 @@ class Api:
         draw = (resource.plural, "" if resource is NAMESPACES else name)
         metadata["uid"] = self._draws.uid(*draw, self._draws.nth("create", *draw))
         metadata["creationTimestamp"] = self.calendar.stamp()
-        for key in _NOT_OF_CLIENTS:
+        for key in NOT_OF_CLIENTS:
             metadata.pop(key, None)
         if resource.generation:
             metadata["generation"] = 1
-        return {**_head(resource), **obj, **_head(resource), "metadata": metadata}
+        return {**head(resource), **obj, **head(resource), "metadata": metadata}
 
     def _check(self, resource: Resource, name: str, obj: Object, fields: FieldCheck | None) -> None:
         causes = [
@@ -201,13 +212,13 @@ class Api:
         obj = stored.obj
         if patch.concerns_owners(change, media_type):
             obj = ownership.shown(obj, stored.ownership)
-        changed = patch.apply(resource, obj, change, media_type)
-        check_type(resource, changed)
-        object_meta.check_types(resource, changed)
-        check_names(namespace, name, changed)
+        wanted = patch.apply(resource, obj, change, media_type)
+        check_type(resource, wanted)
+        object_meta.check_types(resource, wanted)
+        check_names(namespace, name, wanted)
         if fields is not None:
-            changed = fields.read(resource, changed, stored.obj)
-        return self._write(resource, stored, changed, subresource, dry_run, by, fields)
+            wanted = fields.read(resource, wanted, stored.obj)
+        return self._write(resource, stored, wanted, subresource, dry_run, by, fields)
 
     def apply(
         self,
@@ -291,17 +302,18 @@ class Api:
     ) -> Object:
         old, held = stored.obj, stored.obj["metadata"]
         given = dict(wanted.get("metadata") or {})
-        _check_version(resource, held, given)
+        check_version(resource, held, given)
         causes = list(object_meta.problems_of_change(resource, held, given))
         before = ownership.asked_for(
             stored.ownership, given.pop("managedFields", None), subresource
         )
-        for key in _SYSTEM_METADATA:
+        for key in SYSTEM_METADATA:
             given.pop(key, None)
             if key in held:
                 given[key] = held[key]
-        new = _changed(resource, old, wanted, given, subresource)
-        if resource.generation and _counts(resource, old, new):
+        new = changed(resource, old, wanted, given, subresource)
+        new = self._restricted(resource, old, new, by)
+        if resource.generation and counts(resource, old, new):
             new["metadata"] = {**new["metadata"], "generation": held.get("generation", 1) + 1}
         owners = ownership.of_changed(before, old, new, resource, by, self.calendar.stamp())
         if old == new and owners is stored.ownership and not causes:
@@ -316,13 +328,20 @@ class Api:
             raise errors.invalid(resource, held["name"], causes)
         if dry_run:
             return ownership.shown(new, owners)
-        if _is_released(resource, old, new):
+        if is_released(resource, old, new):
             # Its watchers see it as it was last stored, the writer as it would have been.
             gone = self.store.remove(resource, old)
             version = gone["metadata"]["resourceVersion"]
             seen = {**new, "metadata": {**new["metadata"], "resourceVersion": version}}
             return ownership.shown(seen, owners)
         return self.store.put(resource, new, owners)
+
+    def _restricted(self, resource: Resource, old: Object, new: Object, by: By) -> Object:
+        """What a writer may make of an object: the cluster's own components anything."""
+        restrict = self.restrictions.get(resource)
+        if restrict is None or (isinstance(by, Writer) and by.player):
+            return new
+        return restrict(old, new)
 
     def _grace(self, resource: Resource, obj: Object, options: Object) -> int:
         if resource is not PODS:
@@ -366,77 +385,3 @@ class Api:
                 "terminated",
                 [errors.cause("NamespaceTerminating", "metadata.namespace", text)],
             )
-
-
-# How a change comes out -------------------------------------------------------------------------
-
-_NOT_OF_CLIENTS = (
-    "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "managedFields",
-)  # fmt: skip
-_SYSTEM_METADATA = (
-    "name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation",
-    "deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "selfLink",
-)  # fmt: skip
-
-
-def _head(resource: Resource) -> Object:
-    """Kind and version, in the order in which the real API has them."""
-    if resource.custom:
-        return {"apiVersion": resource.api_version, "kind": resource.kind}
-    return {"kind": resource.kind, "apiVersion": resource.api_version}
-
-
-def _check_version(resource: Resource, held: Object, given: Object) -> None:
-    """409 for a writer who means another version; 422 for one who says none, but must."""
-    text = given.get("resourceVersion") or ""
-    if lists.version_of(text):
-        if text != held["resourceVersion"]:
-            raise errors.conflict(resource, held["name"])
-    elif resource.custom or not resource.unconditional:
-        cause = errors.invalid_value(
-            "metadata.resourceVersion", 0, "must be specified for an update"
-        )
-        raise errors.invalid_kind(resource.group, resource.plural, held["name"], [cause])
-
-
-def _changed(
-    resource: Resource, old: Object, wanted: Object, metadata: Object, subresource: str
-) -> Object:
-    """The object after a write through its own door or through one of its subresources'."""
-    held = old["metadata"]
-    if subresource == "status":
-        labels = {key: metadata[key] for key in ("labels", "annotations") if key in metadata}
-        new = {**old, "metadata": held if resource.custom else {**held, **labels}}
-        if "status" in wanted:
-            new["status"] = wanted["status"]
-        return new
-    if subresource == "finalize":
-        kept = (wanted.get("spec") or {}).get("finalizers") or []
-        spec = {key: value for key, value in (old.get("spec") or {}).items() if key != "finalizers"}
-        return {**old, "spec": {**spec, "finalizers": kept} if kept else spec}
-    new = {**_head(resource), **wanted, **_head(resource), "metadata": metadata}
-    if resource.status_subresource:
-        new.pop("status", None)
-        if "status" in old:
-            new["status"] = old["status"]
-    if resource is NAMESPACES and "spec" in old:
-        new["spec"] = old["spec"]
-    return new
-
-
-def _counts(resource: Resource, old: Object, new: Object) -> bool:
-    """Whether a change counts as a new generation."""
-    skip = {"metadata"} | ({"status"} if resource.status_subresource else set())
-    return any(
-        old.get(field) != new.get(field) for field in itertools.chain(old, new) if field not in skip
-    )
-
-
-def _is_released(resource: Resource, old: Object, new: Object) -> bool:
-    """Whether this change takes away the last thing that held an object to be deleted."""
-    held, metadata = old["metadata"], new["metadata"]
-    if "deletionTimestamp" not in metadata or metadata.get("finalizers"):
-        return False
-    if resource is NAMESPACES:
-        return not (new.get("spec") or {}).get("finalizers")
-    return bool(held.get("finalizers")) and not metadata.get("deletionGracePeriodSeconds")

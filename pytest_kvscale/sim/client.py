@@ -72,8 +72,8 @@ class Client:
     ) -> None:
         self.api = api
         self.component = component
-        self.writer = Writer(_manager(component))
-        self._status_writer = Writer(_manager(component), "status")
+        self.writer = Writer(_manager(component), player=True)
+        self._status_writer = Writer(_manager(component), "status", player=True)
         self.limiter = RateLimiter(limit)
         self.requests: Requests = collections.Counter()
         self._latency = latency
@@ -121,7 +121,9 @@ class Client:
         conditions do not undo each other; custom ones replace them.
         """
         metadata = obj["metadata"]
-        media_type = MERGE_PATCH if resource.custom else STRATEGIC_MERGE_PATCH
+        media_type = MERGE_PATCH
+        if not resource.custom:
+            media_type, change = STRATEGIC_MERGE_PATCH, _in_order(obj, change)
         await self._request("patch", resource, metadata["name"])
         namespace, sub = metadata.get("namespace", ""), "status" if status else ""
         by = self._status_writer if status else self.writer
@@ -256,6 +258,17 @@ def _manager(component: str) -> str:
         if component.startswith(per_node):
             return per_node
     return _PROGRAMS.get(component, component)
+
+
+def _in_order(obj: Object, change: Object) -> Object:
+    """A strategic merge patch that leaves the conditions in their order, new ones last."""
+    status = change.get("status") or {}
+    if "conditions" not in status:
+        return change
+    held = (obj.get("status") or {}).get("conditions") or []
+    kinds = dict.fromkeys(each["type"] for each in [*held, *status["conditions"]])
+    order = [{"type": kind} for kind in kinds]
+    return {**change, "status": {**status, "$setElementOrder/conditions": order}}
 
 
 def condition_of(obj: Object, kind: str) -> Object | None:

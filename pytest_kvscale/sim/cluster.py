@@ -29,7 +29,7 @@ from pytest_kvscale.sim.players.scheduler import Scheduler
 from pytest_kvscale.sim.players.service_accounts import ServiceAccountController
 from pytest_kvscale.sim.players.settings import Effective, effective
 from pytest_kvscale.sim.players.team import Team
-from pytest_kvscale.sim.players.virt_api import check_kubevirt, vmi_admission
+from pytest_kvscale.sim.players.virt_api import check_kubevirt, keep_status, vmi_admission
 from pytest_kvscale.sim.players.virt_controller import VirtController
 from pytest_kvscale.sim.players.virt_handler import VirtHandler
 from pytest_kvscale.sim.players.virt_operator import VirtOperator
@@ -93,6 +93,7 @@ class EmbeddedCluster:
         """What every cluster has."""
         self.api.admission[NAMESPACES] = _namespace_admission
         self.api.admission[PODS] = pods.admit
+        self.api.restrictions[PODS] = pods.refill
         definitions.install(self.api)
         rbac.make_defaults(self.api)
         for name in NAMESPACES_AT_START:
@@ -109,6 +110,7 @@ class EmbeddedCluster:
         profile, team, limits = self.profile, self.team, self.profile.rate_limits
         self.api.create(NAMESPACES, "", {"metadata": {"name": profile.kubevirt.namespace}})
         self.api.admission[VMIS] = vmi_admission(profile, self.api.calendar, self._draws)
+        self.api.restrictions[VMIS] = keep_status
         self.api.admission[VMS] = virt_api_kinds.fill_vm
         self.api.rules[KUBEVIRTS] = check_kubevirt
         self.api.rules[VMS] = virt_api_kinds.check_vm

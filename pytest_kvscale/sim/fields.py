@@ -218,11 +218,8 @@ def _compare(old: Any, new: Any, kind: Type) -> tuple[Fields | None, Fields | No
     if new is _MISSING:
         return every(old, kind), None
     walk = shape(new if new is not None else old, kind)
-    if walk != "leaf":
-        other = shape(old, kind)
-        if (old and new and other != walk) or not (old or new):
-            walk = "leaf"
-    if walk == "leaf":
+    alike = old is None or new is None or shape(old, kind) == walk
+    if walk == "leaf" or not alike or not (old or new):
         same = old == new and isinstance(old, bool) == isinstance(new, bool)
         return None, None if same else LEAF
     if walk == "map":

@@ -17,6 +17,7 @@ from pytest_kvscale.sim.resources import NAMESPACES, Resource
 
 Operation = Literal["Apply", "Update"]
 _dumps = json.JSONEncoder(separators=(",", ":")).encode
+_dumps_sorted = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 MOST_UPDATERS = 10
 """So many managers that update are told apart; the oldest beyond become `ANCIENT`."""
 ANCIENT = "ancient-changes"
@@ -43,6 +44,8 @@ class Writer:
 
     manager: str
     subresource: str = ""
+    player: bool = False
+    """One of the cluster's own components, which some webhooks let do more."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,7 +75,9 @@ class Entry:
     def raw(self) -> bytes:
         """The entry as JSON, encoded at most once."""
         if self._raw is None:
-            object.__setattr__(self, "_raw", _dumps(_encoded(self)).encode())
+            head = _dumps(_encoded(self, {}))[:-1]
+            owned = f',"fieldsType":"FieldsV1","fieldsV1":{_dumps_sorted(self.fields)}}}'
+            object.__setattr__(self, "_raw", (head + owned).encode())
         assert self._raw is not None  # noqa: S101 - just made
         return self._raw
 
@@ -159,18 +164,20 @@ _BESIDE_METADATA = fields.of_paths(("f:spec",), ("f:status",))
 
 def encode(managed: Managed) -> list[Object]:
     """The owners as `managedFields` has them."""
-    return [_encoded(entry) for entry in sorted(managed.values(), key=lambda entry: entry.order)]
+    return [
+        _encoded(entry, {"fieldsType": "FieldsV1", "fieldsV1": fields.ordered(entry.fields)})
+        for entry in sorted(managed.values(), key=lambda entry: entry.order)
+    ]
 
 
-def _encoded(entry: Entry) -> Object:
+def _encoded(entry: Entry, owned: Object) -> Object:
     return {
         "manager": entry.manager,
         "operation": entry.operation,
         "apiVersion": entry.api_version,
         **({"time": entry.time} if entry.time else {}),
-        "fieldsType": "FieldsV1",
-        "fieldsV1": fields.ordered(entry.fields),
         **({"subresource": entry.subresource} if entry.subresource else {}),
+        **owned,
     }
 
 

@@ -43,8 +43,10 @@ class Ownership:
     def raw(self) -> bytes:
         """The owners as JSON; nothing if there are none."""
         if self._raw is None:
-            entries = sorted(self.managed.values(), key=lambda entry: entry.order)
-            texts = b",".join(entry.raw for entry in entries)
+            entries = [*self.managed.values()]
+            if len(entries) > 1:
+                entries.sort(key=lambda entry: entry.order)
+            texts = b",".join([entry.raw for entry in entries])
             self._raw = b"[" + texts + b"]" if texts else b""
         return self._raw
 
@@ -87,7 +89,7 @@ def written(
 
 By = Writer | Ownership
 """Whose write it is; an apply has worked out the owners itself."""
-BY_ITSELF = Writer("kube-apiserver")
+BY_ITSELF = Writer("kube-apiserver", player=True)
 """What the API writes of its own accord."""
 
 

@@ -24,20 +24,33 @@ def admit(pod: Object) -> Object:
     causes = list(_problems(spec or {}))
     if causes:
         raise errors.invalid(PODS, pod["metadata"]["name"], causes)
+    filled = _filled(spec or {})
+    status = {"phase": "Pending", "qosClass": _quality(filled)}
+    return {**pod, "spec": filled, "status": status}
+
+
+def refill(_: Object, pod: Object) -> Object:
+    """A changed pod with the defaults of the fields that the change left out."""
+    spec = pod.get("spec")
+    if not isinstance(spec, dict) or list(_problems(spec)):
+        return pod  # The rules say what is wrong.
+    return {**pod, "spec": _filled(spec)}
+
+
+def _filled(spec: Object) -> Object:
     filled: Object = {
         "restartPolicy": "Always",
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "dnsPolicy": "ClusterFirst",
         "schedulerName": "default-scheduler",
         "serviceAccountName": "default",
-        **(spec or {}),
-        "tolerations": _tolerations((spec or {}).get("tolerations") or []),
+        **spec,
+        "tolerations": _tolerations(spec.get("tolerations") or []),
     }
     for group in ("containers", "initContainers"):
         if group in filled:
             filled[group] = [_container(each) for each in filled[group]]
-    status = {"phase": "Pending", "qosClass": _quality(filled)}
-    return {**pod, "spec": filled, "status": status}
+    return filled
 
 
 def _problems(spec: Object) -> Any:

@@ -25,8 +25,14 @@ _GROUPS = {
     "coordination.k8s.io": "coordination", "discovery.k8s.io": "discovery",
     "events.k8s.io": "events", "policy": "policy", "rbac.authorization.k8s.io": "rbac",
     "scheduling.k8s.io": "scheduling", "storage.k8s.io": "storage", "": "core",
+    "networking.k8s.io": "networking", "node.k8s.io": "node",
+    "admissionregistration.k8s.io": "admissionregistration",
 }  # fmt: skip
 """Where the types of a group's kinds are in Kubernetes."""
+_ELSEWHERE = {
+    "apiextensions.k8s.io": "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions",
+    "apiregistration.k8s.io": "io.k8s.kube-aggregator.pkg.apis.apiregistration",
+}
 
 
 class Type:
@@ -157,7 +163,10 @@ def definition_name(resource: Resource) -> str:
     if resource.custom:
         group = ".".join(reversed(resource.group.split(".")))
         return f"{group}.{resource.version}.{resource.kind}"
-    return f"io.k8s.api.{_GROUPS.get(resource.group, '')}.{resource.version}.{resource.kind}"
+    base = _ELSEWHERE.get(resource.group)
+    if base is None:
+        base = f"io.k8s.api.{_GROUPS.get(resource.group, resource.group)}"
+    return f"{base}.{resource.version}.{resource.kind}"
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from pytest_kvscale.sim import (
     errors,
     fault_kinds,
     health,
+    openapi_answers,
     options,
     subresources,
     write_options,
@@ -164,7 +165,8 @@ class Server:
                 for (agent, verb, plural, code), count in sorted(self.requests.items())
             ]
             return answer({"rows": rows})
-        return discovery.answer(request) or not_served()
+        about_kinds = openapi_answers.answer(request, str(self._version["gitVersion"]))
+        return about_kinds or discovery.answer(request) or not_served()
 
     async def _answer_about_faults(self, request: web.BaseRequest, path: str) -> web.Response:
         """`/_sim/faults`: ask for a fault, see all, take back one or all."""
@@ -233,10 +235,10 @@ class Server:
         query = request.query
         if target.subresource in ("scale", "binding", "eviction"):
             return self._carry_out_beside(request, target, verb, body, writer)
-        agent, media_type = request.headers.get("User-Agent", ""), request.content_type
+        media_type = request.content_type
         applies = verb == "patch" and media_type == APPLY_PATCH
         if verb in ("create", "update", "patch"):
-            asked = write_options.read(verb, query, agent, applies)
+            asked = write_options.read(verb, request, applies)
             dry_run, by = asked.dry_run, By(asked.manager, target.subresource)
             fields = FieldCheck(query.get("fieldValidation", ""), request.get(DOUBLED, []))
         match verb:
@@ -295,8 +297,7 @@ class Server:
     ) -> web.Response:
         """A request to a subresource that is an object of another kind."""
         api, at = self._api, (target.resource, target.namespace, target.name)
-        agent = request.headers.get("User-Agent", "")
-        dry_run = verb != "get" and write_options.read(verb, request.query, agent, False).dry_run
+        dry_run = verb != "get" and write_options.read(verb, request, applies=False).dry_run
         match target.subresource, verb:
             case "scale", "get":
                 return writer.value(subresources.scale(api, *at))

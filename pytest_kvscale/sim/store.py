@@ -20,7 +20,7 @@ from typing import Any, Literal
 import orjson
 
 from pytest_kvscale.sim.errors import Object, expired
-from pytest_kvscale.sim.ownership import NOBODY, Ownership
+from pytest_kvscale.sim.ownership import NOBODY, Ownership, shown
 from pytest_kvscale.sim.resources import Resource
 
 EventType = Literal["ADDED", "MODIFIED", "DELETED"]
@@ -39,6 +39,11 @@ class Stored:
         self.version = version
         self.ownership = ownership
         self._raw: bytes | None = None
+
+    @property
+    def shown(self) -> Object:
+        """The object with its `managedFields`."""
+        return shown(self.obj, self.ownership)
 
     @property
     def raw(self) -> bytes:

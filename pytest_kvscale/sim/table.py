@@ -107,6 +107,54 @@ def _subjects(kind: str) -> Cell:
     return cell
 
 
+def _address(kind: str) -> Cell:
+    def cell(obj: Object) -> str:
+        held = (obj.get("status") or {}).get("addresses") or []
+        return next((each["address"] for each in held if each.get("type") == kind), "<none>")
+
+    return cell
+
+
+def _of_containers(key: str) -> Cell:
+    def cell(obj: Object) -> str:
+        template = (obj.get("spec") or {}).get("template") or {}
+        containers = (template.get("spec") or {}).get("containers") or []
+        return ",".join(str(each.get(key, "")) for each in containers)
+
+    return cell
+
+
+def _match_labels(obj: Object) -> str:
+    labels = ((obj.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items())) or "<none>"
+
+
+def _count(*keys: str) -> Cell:
+    def cell(obj: Object) -> int:
+        return sum(len(obj.get(key) or ()) for key in keys)
+
+    return cell
+
+
+def _ports(obj: Object) -> str:
+    ports = (obj.get("spec") or {}).get("ports") or []
+    return (
+        ",".join(f"{each.get('port')}/{each.get('protocol', 'TCP')}" for each in ports) or "<none>"
+    )
+
+
+def _selector(obj: Object) -> str:
+    chosen = (obj.get("spec") or {}).get("selector") or {}
+    return ",".join(f"{key}={value}" for key, value in sorted(chosen.items())) or "<none>"
+
+
+def _access_modes(obj: Object) -> str:
+    modes = (obj.get("spec") or {}).get("accessModes") or []
+    short = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX",
+             "ReadWriteOncePod": "RWOP"}  # fmt: skip
+    return ",".join(short.get(each, str(each)) for each in modes)
+
+
 _AGE = "age"
 """Marks the column whose cells depend on the date."""
 
@@ -163,7 +211,8 @@ _COLUMNS: dict[Resource, list[tuple[str, int, Cell | str]]] = {
         ("Roles", 0, _node_roles),
         ("Age", 0, _AGE),
         ("Version", 0, at("status", "nodeInfo", "kubeletVersion")),
-        ("Internal-IP", 1, lambda _: None),
+        ("Internal-IP", 1, _address("InternalIP")),
+        ("External-IP", 1, _address("ExternalIP")),
         ("OS-Image", 1, at("status", "nodeInfo", "osImage")),
         ("Kernel-Version", 1, at("status", "nodeInfo", "kernelVersion")),
         ("Container-Runtime", 1, at("status", "nodeInfo", "containerRuntimeVersion")),
@@ -174,7 +223,11 @@ _COLUMNS: dict[Resource, list[tuple[str, int, Cell | str]]] = {
         ("Type", 0, at("type")),
         ("Reason", 0, at("reason")),
         ("Object", 0, _event_object),
+        ("Subobject", 1, at("involvedObject", "fieldPath")),
+        ("Source", 1, at("source", "component")),
         ("Message", 0, at("message")),
+        ("First Seen", 1, _AGE),
+        ("Count", 1, lambda obj: str(obj.get("count") or 1)),
         ("Name", 1, at("metadata", "name")),
     ],
     resources.LEASES: [("Holder", 0, at("spec", "holderIdentity")), ("Age", 0, _AGE)],
@@ -183,25 +236,111 @@ _COLUMNS: dict[Resource, list[tuple[str, int, Cell | str]]] = {
         ("Up-to-date", 0, at("status", "updatedReplicas")),
         ("Available", 0, at("status", "availableReplicas")),
         ("Age", 0, _AGE),
+        ("Containers", 1, _of_containers("name")),
+        ("Images", 1, _of_containers("image")),
+        ("Selector", 1, _match_labels),
     ],
     resources.DAEMON_SETS: [
         ("Desired", 0, at("status", "desiredNumberScheduled")),
         ("Current", 0, at("status", "currentNumberScheduled")),
         ("Ready", 0, at("status", "numberReady")),
         ("Up-to-date", 0, at("status", "updatedNumberScheduled")),
+        ("Available", 0, at("status", "numberAvailable")),
+        ("Node Selector", 0, lambda _: "<none>"),
         ("Age", 0, _AGE),
+        ("Containers", 1, _of_containers("name")),
+        ("Images", 1, _of_containers("image")),
+        ("Selector", 1, _match_labels),
     ],
 }
 
 
-_NUMBERS = {(resources.VMIRS, title) for title in ("Desired", "Current", "Ready")}
+_REPLICAS: list[tuple[str, int, Cell | str]] = _COLUMNS[resources.VMIRS]
+_FURTHER: dict[str, list[tuple[str, int, Cell | str]]] = {
+    "virtualmachinepools": _REPLICAS,
+    "virtualmachineinstancemigrations": [
+        ("Phase", 0, at("status", "phase")),
+        ("VMI", 0, at("spec", "vmiName")),
+    ],
+    "virtualmachinesnapshots": [
+        ("SourceKind", 0, at("spec", "source", "kind")),
+        ("SourceName", 0, at("spec", "source", "name")),
+        ("Phase", 0, at("status", "phase")),
+        ("ReadyToUse", 0, at("status", "readyToUse")),
+        ("CreationTime", 0, at("status", "creationTime")),
+        ("Error", 0, at("status", "error", "message")),
+    ],
+    "virtualmachinesnapshotcontents": [
+        ("ReadyToUse", 0, at("status", "readyToUse")),
+        ("CreationTime", 0, at("status", "creationTime")),
+        ("Error", 0, at("status", "error", "message")),
+    ],
+    "virtualmachinerestores": [
+        ("TargetKind", 0, at("spec", "target", "kind")),
+        ("TargetName", 0, at("spec", "target", "name")),
+        ("Complete", 0, at("status", "complete")),
+        ("RestoreTime", 0, at("status", "restoreTime")),
+        ("Error", 0, at("status", "error", "message")),
+    ],
+    "virtualmachineexports": [
+        ("SourceKind", 0, at("spec", "source", "kind")),
+        ("SourceName", 0, at("spec", "source", "name")),
+        ("Phase", 0, at("status", "phase")),
+    ],
+    "virtualmachineclones": [
+        ("Phase", 0, at("status", "phase")),
+        ("SourceVirtualMachine", 0, at("spec", "source", "name")),
+        ("TargetVirtualMachine", 0, at("spec", "target", "name")),
+    ],
+    "configmaps": [("Data", 0, _count("data", "binaryData")), ("Age", 0, _AGE)],
+    "secrets": [("Type", 0, at("type")), ("Data", 0, _count("data")), ("Age", 0, _AGE)],
+    "serviceaccounts": [("Secrets", 0, _count("secrets")), ("Age", 0, _AGE)],
+    "services": [
+        ("Type", 0, at("spec", "type")),
+        ("Cluster-IP", 0, at("spec", "clusterIP")),
+        ("External-IP", 0, lambda _: "<none>"),
+        ("Port(s)", 0, _ports),
+        ("Age", 0, _AGE),
+        ("Selector", 1, _selector),
+    ],
+    "persistentvolumeclaims": [
+        ("Status", 0, at("status", "phase")),
+        ("Volume", 0, at("spec", "volumeName")),
+        ("Capacity", 0, at("status", "capacity", "storage")),
+        ("Access Modes", 0, _access_modes),
+        ("StorageClass", 0, at("spec", "storageClassName")),
+        ("VolumeAttributesClass", 0, lambda _: "<unset>"),
+        ("Age", 0, _AGE),
+        ("VolumeMode", 1, at("spec", "volumeMode")),
+    ],
+    "customresourcedefinitions": [("Created At", 0, at("metadata", "creationTimestamp"))],
+    "priorityclasses": [
+        ("Value", 0, at("value")),
+        ("Global-Default", 0, lambda obj: bool(obj.get("globalDefault"))),
+        ("Age", 0, _AGE),
+        ("PreemptionPolicy", 0, at("preemptionPolicy")),
+    ],
+    "apiservices": [
+        ("Service", 0, lambda _: "Local"),
+        ("Available", 0, _condition("Available")),
+        ("Age", 0, _AGE),
+    ],
+}
+"""Those of kinds that no player knows, by plural."""
+
+_NUMBERS = {
+    *((plural, title) for plural in ("virtualmachineinstancereplicasets", "virtualmachinepools")
+      for title in ("Desired", "Current", "Ready")),
+}  # fmt: skip
 """The columns that hold numbers."""
+_TYPES = {"ReadyToUse": "boolean", "Complete": "boolean", "CreationTime": "date",
+          "RestoreTime": "date"}  # fmt: skip
 
 _NAME: tuple[str, int, Cell | str] = ("Name", 0, at("metadata", "name"))
 
 
 def _all_columns(resource: Resource) -> list[tuple[str, int, Cell | str]]:
-    own = _COLUMNS.get(resource, [("Age", 0, _AGE)])
+    own = _COLUMNS.get(resource) or _FURTHER.get(resource.plural) or [("Age", 0, _AGE)]
     return own if resource is resources.EVENTS else [_NAME, *own]
 
 
@@ -220,17 +359,27 @@ def columns(resource: Resource) -> list[Object]:
 
 
 def _type(resource: Resource, title: str, cell: Cell | str) -> str:
-    if (resource, title) in _NUMBERS:
+    if (resource.plural, title) in _NUMBERS:
         return "integer"
+    if resource.custom and title in _TYPES:
+        return _TYPES[title]
     return "date" if cell is _AGE and resource.custom else "string"
 
 
 def cells(resource: Resource, obj: Object, calendar: Calendar) -> list[Any]:
     """One object as a row of its kind's table."""
     return [
-        age(obj, calendar) if isinstance(cell, str) else cell(obj)
+        age(obj, calendar) if isinstance(cell, str) else _value(cell, obj)
         for _, _, cell in _all_columns(resource)
     ]
+
+
+def _value(cell: Cell, obj: Object) -> Any:
+    """What a cell shows; nothing where the object is not built as its kind usually is."""
+    try:
+        return cell(obj)
+    except (AttributeError, KeyError, TypeError):
+        return None
 
 
 def age(obj: Object, calendar: Calendar) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 
+from aiohttp import web
+
 from pytest_kvscale.sim import errors
 from pytest_kvscale.sim.errors import Object, StatusError
 
@@ -23,13 +25,14 @@ class WriteOptions:
     dry_run: bool
 
 
-def read(verb: str, query: Mapping[str, str], user_agent: str, applies: bool) -> WriteOptions:
-    """The options of a create, update or patch; raises `StatusError` (400, 422) for wrong ones."""
+def read(verb: str, request: web.BaseRequest, applies: bool) -> WriteOptions:
+    """The options of a create, update or patch; raises `StatusError` (422) for wrong ones."""
+    query = request.query
     force = _boolean(query.get("force"))
     causes = list(_problems(query, force, applies))
     if causes:
         raise _invalid(_KINDS[verb], causes)
-    manager = query.get("fieldManager") or _program(user_agent)
+    manager = query.get("fieldManager") or _program(request.headers.get("User-Agent", ""))
     return WriteOptions(manager, bool(force), query.get("dryRun") == "All")
 
 

@@ -114,7 +114,9 @@ class Generator:
         if method in ("POST", "PUT", "PATCH", "DELETE") and self._random.random() < 0.9:
             headers["Content-Type"] = pick(KINDS) if method == "PATCH" else pick(KINDS[:2] + KINDS)
             body = self._body(method)
-        return method, self._path() + self._query(), headers, body
+        path = self._path()
+        query = "?timeoutSeconds=1" if "/watch/" in path else self._query()
+        return method, path + query, headers, body
 
     def _path(self) -> str:
         pick, chance = self._random.choice, self._random.random

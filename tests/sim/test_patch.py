@@ -92,10 +92,10 @@ def test_a_strategic_patch_joins_lists_by_their_keys() -> None:
     changed = patch.apply(resources.PODS, pod, change, patch.STRATEGIC_MERGE_PATCH)
     assert changed["status"]["conditions"] == [
         {"type": "Ready", "status": "True"},
-        {"type": "X", "status": "True"},
         {"type": "Y"},
+        {"type": "X", "status": "True"},
     ]
-    assert changed["metadata"]["finalizers"] == ["a", "b"]
+    assert changed["metadata"]["finalizers"] == ["b", "a"]
 
 
 def test_a_strategic_patch_deletes_by_directive() -> None:

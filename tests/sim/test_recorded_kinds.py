@@ -2,15 +2,13 @@
 
 Both are reduced to one form. Left out is what a recording has by chance (names, uids, times, which
 of two concurrent writers came first), what its stand-ins for kubelet and virt-handler did, and
-what the model does not claim: defaults that virt-api fills into specs, names of event sources.
+what the model does not claim: defaults that virt-api fills into the templates of VMs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gzip
 import itertools
-import json
 import re
 from typing import Any
 
@@ -20,29 +18,11 @@ from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.sim.api import Query
 from pytest_kvscale.sim.cluster import EmbeddedCluster
 from pytest_kvscale.sim.resources import VMIRS, VMIS, VMS
-from tests.conftest import DATA
+from tests.sim.recordings import recorded
 from tests.sim.staging import Change, Json, collapsed, of_kind, play, replica_set, vm
 
 SIZE = 10
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_CLUSTER_OWN = {"kubevirt.io/pci-topology-version"}
-"""Annotations that come with defaults this model does not fill in."""
-
-
-def recorded(name: str) -> list[Change]:
-    """The changes a recording saw, in order."""
-    changes = []
-    with gzip.open(DATA / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
-        for line in lines:
-            entry = json.loads(line)
-            event = entry.get("event")
-            if event is not None and event["type"] != "BOOKMARK":
-                obj = {"kind": _KINDS.get(entry["stream"], ""), **event["object"]}
-                changes.append(Change(entry["t"], event["type"], obj))
-    return changes
-
-
-_KINDS = {"pods": "Pod", "events": "Event", "vmis": "VirtualMachineInstance"}
 
 
 def about(seen: list[Change], vmi: str) -> list[Change]:
@@ -65,7 +45,7 @@ def story(seen: list[Change]) -> Json:
     """What a client sees of one VM or VMI, in a form without accidents."""
     vmis = [each.obj for each in of_kind(seen, VMIS)]
     first = vmis[0]["metadata"]
-    annotations = set(first.get("annotations") or {}) - _CLUSTER_OWN - {"note"}
+    annotations = set(first.get("annotations") or {}) - {"note"}
     return {
         "phases": collapsed([each["status"]["phase"] for each in vmis]),
         "stamped": [
@@ -74,7 +54,7 @@ def story(seen: list[Change]) -> Json:
         "labels": set(first["labels"]) - {"kvscale/run"},
         "labels at the end": set(vmis[-1]["metadata"]["labels"]) - {"kvscale/run"},
         "annotations": annotations,
-        "finalizers": [each.removeprefix("kubevirt.io/") for each in first["finalizers"]],
+        "finalizers": first["finalizers"],
         "owner": [
             (each["kind"], each["controller"], each["blockOwnerDeletion"])
             for each in first["ownerReferences"]
@@ -137,11 +117,11 @@ def played_vms(clock: VirtualClock) -> list[Change]:
             obj = vm(f"density-{index:04}")
             del obj["spec"]["template"]["metadata"]["annotations"]
             cluster.api.create(VMS, "default", obj)
-        await asyncio.sleep(10)
+        await asyncio.sleep(60)
         cluster.api.delete_collection(VMS, Query("default"))
-        await asyncio.sleep(10)
+        await asyncio.sleep(60)
 
-    return play(clock, script)
+    return play(clock, script, "modern")
 
 
 def names(seen: list[Change], kind: Any) -> list[str]:
@@ -223,11 +203,11 @@ def played_sets(clock: VirtualClock) -> list[Change]:
         obj = replica_set(SIZE, "density")
         del obj["spec"]["template"]["metadata"]["annotations"]
         cluster.api.create(VMIRS, "default", obj)
-        await asyncio.sleep(10)
+        await asyncio.sleep(60)
         cluster.api.delete_collection(VMIRS, Query("default"))
-        await asyncio.sleep(10)
+        await asyncio.sleep(60)
 
-    return play(clock, script)
+    return play(clock, script, "modern")
 
 
 def test_a_replica_sets_vmis_have_the_story_that_was_recorded(

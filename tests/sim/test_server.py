@@ -39,9 +39,11 @@ class Asker:
             method, self.cluster.url + path, data=data, headers=headers
         ) as answer:
             content = await answer.text()
+            if answer.content_type != "application/json" or not content:
+                return answer.status, content
             if "\n{" in content.strip():
                 return answer.status, [json.loads(line) for line in content.splitlines()]
-            return answer.status, json.loads(content) if content[:1] in ("{", "[") else content
+            return answer.status, json.loads(content)
 
     async def watch(self, path: str) -> AsyncIterator[Json]:
         async with self.session.get(self.cluster.url + path) as answer:

@@ -119,7 +119,7 @@ def launcher_pod(profile: Profile, vmi: Object, qemu_timeout: int) -> Object:
     init_containers: list[Object] = []
     for volume in spec.get("volumes") or []:
         if "containerDisk" in volume:
-            disk = _container_disk(volume, launcher.container_disk_memory)
+            disk = _container_disk(volume, launcher.container_disk_memory, new)
             (containers if launcher.container_disk == "container" else init_containers).append(disk)
     if quantity.whole(launcher.console_log_memory):
         init_containers.insert(0, _console_log(profile))
@@ -188,13 +188,14 @@ def _annotations(vmi: Object, needs: int) -> Object:
     }
 
 
-def _container_disk(volume: Object, memory: str) -> Object:
+def _container_disk(volume: Object, memory: str, as_volume: bool) -> Object:
     disk = volume["containerDisk"]
     return {
         "name": f"volume{volume['name']}",
         "image": disk["image"],
         "imagePullPolicy": disk.get("imagePullPolicy", "IfNotPresent"),
-        "command": ["/usr/bin/container-disk"],
+        # An image volume brings the program along; before, the disk's image had to hold it.
+        "command": [f"{'/container-disk-binary' if as_volume else ''}/usr/bin/container-disk"],
         "resources": {
             "limits": {"cpu": "10m", "memory": "40M"},
             "requests": {"cpu": "1m", "ephemeral-storage": "50M", "memory": memory},

@@ -85,3 +85,9 @@ def check_kubevirt(obj: Object) -> None:
     ]
     if causes:
         raise errors.invalid(KUBEVIRTS, obj["metadata"]["name"], causes)
+
+
+def keep_status(old: Object, new: Object) -> Object:
+    """The VMI a client makes of one that is there: its status is KubeVirt's alone."""
+    changed = {key: value for key, value in new.items() if key != "status"}
+    return {**changed, "status": old["status"]} if "status" in old else changed

@@ -107,9 +107,9 @@ class VirtController:
             await self._client.update(VMIS, merge(vmi, {"metadata": {"annotations": seen}}))
         elif pod is None:
             await self._make_pod(vmi)
-        elif condition_of(pod, UNPAUSED) is None:
-            await self._mark_unpaused(pod)
         else:
+            if condition_of(pod, UNPAUSED) is None:
+                await self._mark_unpaused(pod)
             needs = quantity.binary(overhead(self._profile, vmi))
             status = {
                 **self._ready(vmi, pod, "Scheduling"),
