@@ -118,6 +118,9 @@ def _extras(intent: Intent) -> Iterator[Need]:
     logs = "a launcher's last words are unknown"
     yield from _each(("get",), "", "pods/log", intent.namespace, logs)
     yield from _each(("get",), "", "services/proxy", "", "metrics are not read")
+    yield from _each(("get", "list"), "", "services", "", "no Prometheus is looked for")
+    spent = "what the control plane spent is unknown where there is no Prometheus"
+    yield from _each(("get",), "", "pods/proxy", "", spent)
     if not intent.makes_namespace:
         for resource in ("resourcequotas", "limitranges"):
             yield from _each(("list",), "", resource, intent.namespace, f"{resource} are unknown")

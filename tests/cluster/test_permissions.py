@@ -187,6 +187,8 @@ def test_what_one_can_do_without_is_told_with_what_becomes_of_it(clock: VirtualC
         "the kubelet's settings are unknown",
         "a launcher's last words are unknown",
         "metrics are not read",
+        "no Prometheus is looked for",
+        "what the control plane spent is unknown where there is no Prometheus",
     ]
 
 
