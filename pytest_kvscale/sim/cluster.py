@@ -24,6 +24,7 @@ from pytest_kvscale.sim.players.cluster_roles import ClusterRoleAggregation
 from pytest_kvscale.sim.players.garbage_collector import GarbageCollector
 from pytest_kvscale.sim.players.kubelet import LEASE_NAMESPACE, Kubelet
 from pytest_kvscale.sim.players.namespaces import NamespaceController
+from pytest_kvscale.sim.players.node_lifecycle import NodeLifecycle
 from pytest_kvscale.sim.players.replica_sets import ReplicaSetController
 from pytest_kvscale.sim.players.scheduler import Scheduler
 from pytest_kvscale.sim.players.service_accounts import ServiceAccountController
@@ -32,6 +33,7 @@ from pytest_kvscale.sim.players.team import Team
 from pytest_kvscale.sim.players.virt_api import check_kubevirt, keep_status, vmi_admission
 from pytest_kvscale.sim.players.virt_controller import VirtController
 from pytest_kvscale.sim.players.virt_handler import VirtHandler
+from pytest_kvscale.sim.players.virt_nodes import VirtNodes
 from pytest_kvscale.sim.players.virt_operator import VirtOperator
 from pytest_kvscale.sim.players.vm_controller import VmController
 from pytest_kvscale.sim.profile import Profile, RateLimit
@@ -126,8 +128,10 @@ class EmbeddedCluster:
             handler = self._client(f"virt-handler-{node}", settings.rate_limits["handler"])
             self._handlers.append(VirtHandler(team, handler, profile, self._draws, machine, node))
         Scheduler(team, self._client("default-scheduler", limits.scheduler), profile)
+        NodeLifecycle(team, self._client("node-controller", _UNLIMITED), profile)
         controller = self._client("virt-controller", settings.rate_limits["controller"])
         self._controller = VirtController(team, controller, profile, self._draws, settings)
+        VirtNodes(team, controller)
         VmController(team, controller, profile, self._draws)
         ReplicaSetController(team, controller, profile)
         operator = self._client("virt-operator", _UNLIMITED)

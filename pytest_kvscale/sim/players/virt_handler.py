@@ -13,8 +13,9 @@ from pytest_kvscale.sim.players.recorder import Recorder
 from pytest_kvscale.sim.players.settings import Effective
 from pytest_kvscale.sim.players.team import RETRY_SECONDS, Team
 from pytest_kvscale.sim.players.virt_controller import FINAL, in_phase
+from pytest_kvscale.sim.players.virt_nodes import EVERY, HEARTBEAT, SCHEDULABLE
 from pytest_kvscale.sim.profile import Profile
-from pytest_kvscale.sim.resources import VMIS
+from pytest_kvscale.sim.resources import NODES, VMIS
 from pytest_kvscale.sim.store import Event
 
 
@@ -41,10 +42,22 @@ class VirtHandler:
         self._starting: set[str] = set()
         self._ending: set[str] = set()
         client.listen(VMIS, self._on_vmi)
+        team.spawn(self._beat(), f"virt-handler of {node}: heartbeat")
 
     def restart(self, settings: Effective) -> None:
         """Take over what only a restart brings: the number of devices."""
         self._machine.set_devices(settings.max_devices)
+
+    async def _beat(self) -> None:
+        """Stamp the node, and say that VMIs may be scheduled to it."""
+        while True:
+            node = self._client.api.get(NODES, "", self._node).obj
+            change = {
+                "annotations": {HEARTBEAT: self._client.stamp()},
+                "labels": {SCHEDULABLE: "true"},
+            }
+            await self._client.patch(NODES, node, {"metadata": change})
+            await asyncio.sleep(EVERY)
 
     def _on_vmi(self, event: Event) -> None:
         vmi = event.stored.obj
