@@ -311,11 +311,12 @@ def test_drift_is_told_in_words(connect: Callable[..., Connection]) -> None:
     tuner = Tuner(connection.client, NoJournal(), "node")
     connection.run(tuner.apply(tuning.load("density")))
     assert connection.run(tuner.drift()) == []
-    change = {"spec": {"configuration": {"virtualMachineInstancesPerNode": 500, "x": 1}}}
+    settings = {"virtualMachineInstancesPerNode": 500, "vmRolloutStrategy": "Stage"}
+    change = {"spec": {"configuration": settings}}
     connection.run(connection.client.patch(KUBEVIRTS, "kubevirt", "kubevirt", change))
     assert connection.run(tuner.drift()) == [
         "configuration.virtualMachineInstancesPerNode was 1000, is 500",
-        "configuration.x was absent, is 1",
+        "configuration.vmRolloutStrategy was absent, is 'Stage'",
     ]
 
 
