@@ -136,8 +136,8 @@ class Undoing:
         record = self._folder.find(run.id)
         if record is None or record.idle:
             return
-        if not run.connected:
-            self._folder.remove(run.id)  # What it left went with its own cluster.
+        if not run.connected or not run.connection.shared:
+            self._folder.remove(run.id)  # What it left goes with its own cluster.
             return
         if record.objects is not None and (record.objects.over or self.abandoned):
             record = record.model_copy(update={"objects": None})

@@ -118,7 +118,12 @@ def _extras(intent: Intent) -> Iterator[Need]:
     logs = "a launcher's last words are unknown"
     yield from _each(("get",), "", "pods/log", intent.namespace, logs)
     yield from _each(("get",), "", "services/proxy", "", "metrics are not read")
-    if not intent.makes_namespace:
+    queues = "whether KubeVirt's work queues are empty is unknown"
+    yield from _each(("get",), "", "pods/proxy", "", queues)
+    if intent.makes_namespace:
+        early = "the first pods may come before their namespace is furnished"
+        yield from _each(("get",), "", "serviceaccounts", intent.namespace, early)
+    else:
         for resource in ("resourcequotas", "limitranges"):
             yield from _each(("list",), "", resource, intent.namespace, f"{resource} are unknown")
 

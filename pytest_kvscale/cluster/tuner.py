@@ -61,6 +61,8 @@ class Tuner:
 
     def __init__(self, client: Client, journal: Notes, node: str) -> None:
         self._client = client
+        # Looking again is no part of what a level costs.
+        self._aside = client.apart("settings")
         self._journal = journal
         self._node = node
         self._note: TuningNote | None = None
@@ -107,7 +109,8 @@ class Tuner:
 
     async def drift(self) -> list[str]:
         """The settings that are not what they were when the run's levels began, in words."""
-        return differences(self._during, (await self._find())["spec"])
+        found = await _patiently(lambda: kubevirts.find_kubevirt(self._aside))
+        return differences(self._during, found["spec"])
 
     # Applying -------------------------------------------------------------------------------
 

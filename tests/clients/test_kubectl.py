@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import re
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -12,6 +15,14 @@ from tests.clients.kubectl import Kubectl, config_map, replica_set, vmi
 from tests.standalone import PATIENCE, Standalone
 
 IN_TIME = f"--timeout={PATIENCE}s"
+
+
+def until(seen: Callable[[], object]) -> None:
+    """Look until something is seen."""
+    deadline = time.monotonic() + PATIENCE
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def until_running(kubectl: Kubectl, *names: str) -> None:
@@ -161,8 +172,7 @@ def test_wait_waits(kubectl: Kubectl, served: Standalone) -> None:
     kubectl("delete", "cm", "held", "--wait=false")
     before = served.watches(f"kubectl-{kubectl.version}/", "configmaps")
     with kubectl.started("wait", "cm/held", "--for=delete", IN_TIME) as said:
-        while served.watches(f"kubectl-{kubectl.version}/", "configmaps") == before:
-            time.sleep(0.05)
+        until(lambda: served.watches(f"kubectl-{kubectl.version}/", "configmaps") > before)
         kubectl("patch", "cm", "held", "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
         assert said.read() == "configmap/held condition met\n"
     assert "NotFound" in kubectl.fails("get", "cm", "held")
@@ -172,10 +182,9 @@ def test_delete_cascades_as_it_is_told(kubectl: Kubectl) -> None:
     names = ("background", "foreground", "orphan")
     kubectl.create(*(replica_set(name, 1) for name in names))
     for name in names:
-        until = ("wait", "vmi", "-l", f"set={name}", "--for=condition=Ready", IN_TIME)
-        while not kubectl("get", "vmi", "-l", f"set={name}", "-o", "name"):
-            pass
-        kubectl(*until)
+        selected = ("vmi", "-l", f"set={name}")
+        until(functools.partial(kubectl, "get", *selected, "-o", "name"))
+        kubectl("wait", *selected, "--for=condition=Ready", IN_TIME)
         kubectl("delete", "vmirs", name, f"--cascade={name}", IN_TIME)
         if name == "foreground":
             assert kubectl("get", "vmi", "-l", f"set={name}") == ""
@@ -259,6 +268,11 @@ def test_auth_says_who_may_do_what(kubectl: Kubectl) -> None:
     kubectl("get", "pods,cm", robot)
     shown = kubectl("describe", "rolebinding/robot-reads", "role/reader", "clusterrole/view")
     assert re.search(r"ServiceAccount +robot +", shown)
+    assert re.search(r"robot-reads +Role/reader +\d+s", kubectl("get", "rolebindings"))
+    reader = kubectl("get", "role", "reader", "-o", "yaml").replace("- list\n", "- watch\n")
+    kubectl("auth", "reconcile", "-f", "-", text=reader)
+    verbs = [each["verbs"] for each in kubectl.get("role", "reader")["rules"]]
+    assert set(itertools.chain(*verbs)) == {"get", "list", "watch"}
     if kubectl.minor >= 27:
         who = json.loads(kubectl("auth", "whoami", "-o", "json", robot))
         assert who["status"]["userInfo"]["username"].endswith(":robot")
@@ -274,11 +288,28 @@ def test_nodes_are_cordoned_and_drained(kubectl: Kubectl) -> None:
     kubectl("taint", "nodes", "node", "busy=yes:NoSchedule")
     kubectl("taint", "nodes", "node", "busy-")
     assert kubectl.get("node", "node")["spec"].get("taints") in (None, [])
+    kubectl("run", "drained", "--image=registry.k8s.io/pause:3.9", "--labels=drained=yes")
+    kubectl("wait", "pod/drained", "--for=condition=Ready", IN_TIME)
+    selected = ("--pod-selector=drained=yes", "--grace-period=0", IN_TIME)
+    try:
+        assert "use --force to override" in kubectl.fails("drain", "node", *selected)
+        drained = kubectl("drain", "node", "--force", *selected)
+    finally:
+        kubectl("uncordon", "node")
+    assert "pod/drained evicted\n" in drained
+    assert kubectl("get", "pods", "-l", "drained") == ""
 
 
 def test_rollouts_and_replica_sets_are_followed(kubectl: Kubectl) -> None:
     done = kubectl("rollout", "status", "deployment/virt-controller", "-n", "kubevirt", IN_TIME)
     assert done == 'deployment "virt-controller" successfully rolled out\n'
+    kubectl.create(replica_set("scaled", 0))
+    kubectl("scale", "vmirs/scaled", "--replicas=2")
+    until(lambda: kubectl.get("vmirs", "scaled")["status"].get("readyReplicas") == 2)
+    assert re.search(r"scaled +2 +2 +2 +\d+s", kubectl("get", "vmirs", "scaled"))
+    stale = ("--replicas=3", "--resource-version=1")
+    assert "Expected resource version to be 1" in kubectl.fails("scale", "vmirs/scaled", *stale)
+    kubectl("delete", "vmirs", "scaled", "--cascade=foreground", IN_TIME)
 
 
 def test_a_cluster_is_seen_through_its_kubeconfig(kubectl: Kubectl, served: Standalone) -> None:

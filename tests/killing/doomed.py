@@ -14,6 +14,7 @@ from tests.plugin.test_ending import SUITE
 from tests.standalone import Standalone
 
 Json = dict[str, Any]
+ROOT = Path(__file__).parents[2]
 PATIENCE = 300
 STEPS = 20
 """Moments around the notes of a run of one level that tunes: before and after each of ten."""
@@ -86,7 +87,7 @@ class Ground:
                 if not key.startswith(("CI", "PYTEST"))}  # fmt: skip
         return kept | {
             "KUBECONFIG": str(self.cluster.kubeconfig), "DOOM": doom,
-            "DOOM_URL": self.cluster.url, "PYTHONPATH": str(self.folder),
+            "DOOM_URL": self.cluster.url, "PYTHONPATH": f"{self.folder}{os.pathsep}{ROOT}",
             "XDG_STATE_HOME": str(self.folder / machine),
         }  # fmt: skip
 
@@ -137,7 +138,8 @@ class Ground:
     def meddle(self) -> None:
         """Somebody else sets something of KubeVirt's, another value each time."""
         self.number += 1
-        change = {"spec": {"configuration": {"somebodyElses": self.number}}}
+        migrations = {"parallelMigrationsPerCluster": self.number}
+        change = {"spec": {"configuration": {"migrations": migrations}}}
         request = urllib.request.Request(  # noqa: S310 - our own server
             self.cluster.url + "/apis/kubevirt.io/v1/namespaces/kubevirt/kubevirts/kubevirt",
             data=json.dumps(change).encode(), method="PATCH",
@@ -155,7 +157,8 @@ class Ground:
     @property
     def undisturbed(self) -> str:
         """The spec as it is to be when nothing of ours is left."""
-        theirs = {"somebodyElses": self.number} if self.number else {}
+        migrations = {"parallelMigrationsPerCluster": self.number}
+        theirs = {"migrations": migrations} if self.number else {}
         return json.dumps({"configuration": theirs})
 
     def left(self) -> list[str]:
@@ -172,4 +175,8 @@ def undone_by_the_next(ground: Ground, machine: str) -> None:
     ground.meddle()
     code, output = ground.recover(machine)
     assert code == 0, output
-    assert (ground.left(), ground.spec) == ([], ground.undisturbed), output
+    assert (ground.left(), ground.spec) == ([], ground.undisturbed), (
+        ground.left(),
+        ground.spec,
+        output,
+    )
