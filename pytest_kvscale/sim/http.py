@@ -12,6 +12,7 @@ from aiohttp import web
 from pytest_kvscale.sim import errors, resources
 from pytest_kvscale.sim.api import Page, Query
 from pytest_kvscale.sim.errors import Object, StatusError
+from pytest_kvscale.sim.metrics.apiserver import Asked
 from pytest_kvscale.sim.resources import Resource
 from pytest_kvscale.sim.store import encode
 
@@ -72,6 +73,20 @@ def verb_of(request: web.BaseRequest, target: Target) -> str:
     if verb == "create" and bool(target.namespace) is target.resource.namespaced:
         return verb
     raise errors.method_not_allowed()
+
+
+def asked_of(request: web.BaseRequest) -> Asked | None:
+    """What a request is about, for the account; None if about nothing that is counted."""
+    target = parse(request.path)
+    if target is None:
+        return None
+    try:
+        verb = verb_of(request, target)
+    except StatusError:
+        return None
+    dry_run = "All" in request.query.getall("dryRun", [])
+    kind, sub = target.resource, target.subresource
+    return Asked(verb, kind, sub, target.name, target.namespace, dry_run)
 
 
 def query_of(request: web.BaseRequest, target: Target) -> Query:

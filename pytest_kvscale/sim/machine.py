@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import datetime
 import ipaddress
 from collections.abc import Callable
+from typing import Literal
 
+from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.profile import Profile, Station
 
+CONTAINER_RUNTIME, LAUNCHER = "container-runtime", "virt-launcher"
+"""Who does a node's start-up work, by the names that faults know them by."""
 PANIC = (
     "panic: timed out waiting for domain to be defined\n\n"
     "goroutine 1 [running]:\nmain.waitForDomainUUID(...)"
@@ -23,8 +28,11 @@ PANIC = (
 class StartUp:
     """A station: work that takes longer the more there is already, first come, first served."""
 
-    def __init__(self, station: Station, draws: Draws, purpose: str) -> None:
+    def __init__(
+        self, station: Station, draws: Draws, purpose: str, pace: Callable[[], float]
+    ) -> None:
         self._station = station
+        self._pace = pace
         self._draws = draws
         self._purpose = purpose
         self._places = asyncio.Semaphore(station.parallel)
@@ -35,9 +43,18 @@ class StartUp:
         async with self._places:
             seconds = station.parallel * (station.seconds + station.growth * present())
             nth = self._draws.nth(self._purpose, key)
-            await asyncio.sleep(
-                seconds * self._draws.spread(station.spread, self._purpose, key, nth)
-            )
+            spread = self._draws.spread(station.spread, self._purpose, key, nth)
+            await asyncio.sleep(seconds * spread * self._pace())
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """An event of a launcher's life that its log tells of."""
+
+    at: datetime.datetime
+    what: Literal["started", "defined", "ended"]
+    code: int = 0
+    words: str = ""
 
 
 @dataclasses.dataclass
@@ -48,13 +65,22 @@ class Launcher:
     """Exit code and last words."""
     defined: bool = False
     """Its domain is defined and runs."""
+    log: list[Said] = dataclasses.field(default_factory=list)
 
 
 class Machine:
     """One node's hardware."""
 
-    def __init__(self, profile: Profile, draws: Draws, index: int) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        draws: Draws,
+        index: int,
+        calendar: Calendar,
+        pace: Callable[[str], float],
+    ) -> None:
         self._times = profile.times
+        self._calendar = calendar
         self._draws = draws
         self.sandboxes = 0
         """Pod sandboxes on the node."""
@@ -62,8 +88,10 @@ class Machine:
         """What virt-handler's device plugin offers of kvm, tun and vhost-net each."""
         self.devices_changed: Callable[[], None] = lambda: None
         self._launchers: dict[str, Launcher] = {}
-        self._sandbox = StartUp(profile.times.sandbox, draws, "sandbox")
-        self._define = StartUp(profile.times.launcher, draws, "launcher")
+        self._sandbox = StartUp(
+            profile.times.sandbox, draws, "sandbox", lambda: pace(CONTAINER_RUNTIME)
+        )
+        self._define = StartUp(profile.times.launcher, draws, "launcher", lambda: pace(LAUNCHER))
         base = int(ipaddress.ip_address("10.244.0.0"))
         size = 1 << (32 - profile.node.pod_network_prefix)
         self.network = ipaddress.ip_network((base + index * size, profile.node.pod_network_prefix))
@@ -90,6 +118,7 @@ class Machine:
         """Start virt-launcher; it panics if no domain is defined within so many seconds."""
         loop = asyncio.get_running_loop()
         launcher = self._launchers[pod_uid] = Launcher(loop.create_future())
+        launcher.log.append(Said(self._calendar.now(), "started"))
 
         def expire() -> None:
             if not launcher.defined:
@@ -108,6 +137,7 @@ class Machine:
         if launcher.exited.done():
             return False
         launcher.defined = True
+        launcher.log.append(Said(self._calendar.now(), "defined"))
         return True
 
     def launcher(self, pod_uid: str) -> Launcher | None:
@@ -119,6 +149,7 @@ class Machine:
         launcher = self._launchers.get(pod_uid)
         if launcher is not None and not launcher.exited.done():
             launcher.defined = False
+            launcher.log.append(Said(self._calendar.now(), "ended", code, words))
             launcher.exited.set_result((code, words))
 
     def clean_up(self, pod_uid: str) -> None:

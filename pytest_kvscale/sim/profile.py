@@ -140,6 +140,8 @@ class KubeVirt(Document):
     name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     max_devices: Count
     qemu_timeout: Count
+    longest_phase_bucket: Annotated[float, Field(gt=0)] = 3600
+    """Seconds at which the largest bucket of virt-controller's histograms of phases ends."""
     qemu_timeout_spread: Count
     """Each launcher waits up to so many seconds longer, at random."""
     launcher: Launcher

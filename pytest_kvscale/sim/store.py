@@ -147,6 +147,10 @@ class Store:
         keys = sorted(key for key in objects if not namespace or key[0] == namespace)
         return [objects[key] for key in keys]
 
+    def count(self, resource: Resource) -> int:
+        """How many objects of a kind there are."""
+        return len(self._table(resource).objects)
+
     def put(self, resource: Resource, obj: Object) -> Object:
         """Write an object, new or changed; returns it with its new version."""
         metadata = obj["metadata"]

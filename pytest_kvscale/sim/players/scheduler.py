@@ -107,7 +107,7 @@ class Scheduler:
             while self._waiting:
                 uid = next(iter(self._waiting))
                 pod = self._waiting.pop(uid)
-                await asyncio.sleep(self._profile.times.schedule)
+                await self._client.process.work(self._profile.times.schedule)
                 node, why = self._choose(pod)
                 if node is not None:
                     self._place(pod, node)

@@ -69,7 +69,7 @@ class VirtHandler:
         name, faults = vmi["metadata"]["name"], self._profile.faults
         if self._draws.chance(faults.share("qemu_timeout", name), "qemu_timeout", name):
             return
-        await asyncio.sleep(self._profile.times.sync)
+        await self._client.process.work(self._profile.times.sync)
         pod_uid = next(iter(vmi["status"]["activePods"]))
         if not await self._machine.define_domain(pod_uid, name):
             return
@@ -105,7 +105,7 @@ class VirtHandler:
         launcher = self._machine.launcher(pod_uid)
         if launcher is not None and launcher.defined and self._profile.times.guest_ignores_shutdown:
             await asyncio.sleep(grace_period(vmi))
-        await asyncio.sleep(self._profile.times.sync)
+        await self._client.process.work(self._profile.times.sync)
         self._machine.end_launcher(pod_uid, 0)
         not_ready = {
             "type": "Ready", "status": "False", "lastTransitionTime": self._client.stamp(),
