@@ -15,10 +15,12 @@ from pytest_kvscale.sim.client import Client
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.component import Component
 from pytest_kvscale.sim.component_faults import ComponentFaults
+from pytest_kvscale.sim.component_pods import ComponentPods
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.faults import Faults
 from pytest_kvscale.sim.latency import Latency
+from pytest_kvscale.sim.logs import Logs
 from pytest_kvscale.sim.machine import Machine
 from pytest_kvscale.sim.metrics.served import Metrics
 from pytest_kvscale.sim.players import garbage_collector, virt_api_kinds
@@ -35,6 +37,8 @@ from pytest_kvscale.sim.players.virt_handler import VirtHandler
 from pytest_kvscale.sim.players.virt_operator import VirtOperator
 from pytest_kvscale.sim.players.vm_controller import VmController
 from pytest_kvscale.sim.profile import Profile, RateLimit
+from pytest_kvscale.sim.proxy import Proxies
+from pytest_kvscale.sim.recorder_door import RecorderDoor
 from pytest_kvscale.sim.resources import KUBEVIRTS, NAMESPACES, PODS, VMIRS, VMIS, VMS
 from pytest_kvscale.sim.server import Server
 from pytest_kvscale.sim.store import Store
@@ -123,6 +127,20 @@ class EmbeddedCluster:
         self._component("virt-controller", self._make_controller)
         self._component("virt-operator", self._make_operator, forgets=False)
         ComponentFaults(self.faults, self.components, self.api.calendar)
+        nodes = list(self.machines)
+        self.pods = ComponentPods(self.api, profile, self._draws, nodes, self._reset)
+        proxies = Proxies(
+            self.api, self._latency, profile, self._draws, self.metrics, self.components, self.pods
+        )
+        logs = Logs(self.api, self._latency, self.machines)
+        recorder = RecorderDoor(self.team, self.api, self.metrics, self.components, self.pods)
+        self.server.doors = [proxies.door, logs.door, recorder.door]
+
+    def _reset(self, name: str) -> None:
+        """A component's new pods begin to count at zero."""
+        for each in self.components:
+            if each.name == name:
+                each.account.reset()
 
     def _make_controller_manager(self, component: Component) -> None:
         process = component.process

@@ -70,6 +70,10 @@ EVENTS = Resource(
 )  # fmt: skip
 CONFIG_MAPS = Resource("", "v1", "ConfigMap", "configmaps", ("cm",), generation=False)
 SECRETS = Resource("", "v1", "Secret", "secrets", field_selectors=("type",), generation=False)
+SERVICES = Resource(
+    "", "v1", "Service", "services", ("svc",), ("all",), status_subresource=True,
+    field_selectors=("spec.clusterIP", "spec.type"), generation=False,
+)  # fmt: skip
 LEASES = Resource("coordination.k8s.io", "v1", "Lease", "leases", generation=False)
 DEPLOYMENTS = Resource(
     "apps", "v1", "Deployment", "deployments", ("deploy",), ("all",), status_subresource=True
@@ -96,8 +100,8 @@ KUBEVIRTS = Resource(
 )  # fmt: skip
 
 SERVED: tuple[Resource, ...] = (
-    NAMESPACES, NODES, PODS, EVENTS, CONFIG_MAPS, SECRETS, LEASES, DEPLOYMENTS, DAEMON_SETS,
-    CONTROLLER_REVISIONS, VMS, VMIRS, VMIS, KUBEVIRTS,
+    NAMESPACES, NODES, PODS, EVENTS, CONFIG_MAPS, SECRETS, SERVICES, LEASES, DEPLOYMENTS,
+    DAEMON_SETS, CONTROLLER_REVISIONS, VMS, VMIRS, VMIS, KUBEVIRTS,
 )  # fmt: skip
 
 _BY_PATH = {(each.group, each.version, each.plural): each for each in SERVED}
