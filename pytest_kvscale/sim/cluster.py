@@ -118,7 +118,8 @@ class EmbeddedCluster:
         self._handlers: list[VirtHandler] = []
         for index in range(profile.node.count):
             node = profile.node.name if profile.node.count == 1 else f"{profile.node.name}-{index}"
-            machine = Machine(profile, self._draws, index, self.api.calendar, self.faults.pace)
+            machine = Machine(profile, self._draws, index)
+            machine.run_in(self.api.calendar, self.faults.pace)
             machine.devices = self._settings.max_devices
             self.machines[node] = machine
             self._component("kubelet", self._make_kubelet, node, forgets=False)

@@ -28,14 +28,13 @@ PANIC = (
 class StartUp:
     """A station: work that takes longer the more there is already, first come, first served."""
 
-    def __init__(
-        self, station: Station, draws: Draws, purpose: str, pace: Callable[[], float]
-    ) -> None:
+    def __init__(self, station: Station, draws: Draws, purpose: str) -> None:
         self._station = station
-        self._pace = pace
         self._draws = draws
         self._purpose = purpose
         self._places = asyncio.Semaphore(station.parallel)
+        self.pace: Callable[[], float] = lambda: 1.0
+        """By what factor it is slowed down now."""
 
     async def work(self, key: str, present: Callable[[], int]) -> None:
         """Queue, then work; `present` tells how many are there when the work begins."""
@@ -44,7 +43,7 @@ class StartUp:
             seconds = station.parallel * (station.seconds + station.growth * present())
             nth = self._draws.nth(self._purpose, key)
             spread = self._draws.spread(station.spread, self._purpose, key, nth)
-            await asyncio.sleep(seconds * spread * self._pace())
+            await asyncio.sleep(seconds * spread * self.pace())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,16 +70,8 @@ class Launcher:
 class Machine:
     """One node's hardware."""
 
-    def __init__(
-        self,
-        profile: Profile,
-        draws: Draws,
-        index: int,
-        calendar: Calendar,
-        pace: Callable[[str], float],
-    ) -> None:
+    def __init__(self, profile: Profile, draws: Draws, index: int) -> None:
         self._times = profile.times
-        self._calendar = calendar
         self._draws = draws
         self.sandboxes = 0
         """Pod sandboxes on the node."""
@@ -88,14 +79,18 @@ class Machine:
         """What virt-handler's device plugin offers of kvm, tun and vhost-net each."""
         self.devices_changed: Callable[[], None] = lambda: None
         self._launchers: dict[str, Launcher] = {}
-        self._sandbox = StartUp(
-            profile.times.sandbox, draws, "sandbox", lambda: pace(CONTAINER_RUNTIME)
-        )
-        self._define = StartUp(profile.times.launcher, draws, "launcher", lambda: pace(LAUNCHER))
+        self._sandbox = StartUp(profile.times.sandbox, draws, "sandbox")
+        self._define = StartUp(profile.times.launcher, draws, "launcher")
         base = int(ipaddress.ip_address("10.244.0.0"))
         size = 1 << (32 - profile.node.pod_network_prefix)
         self.network = ipaddress.ip_network((base + index * size, profile.node.pod_network_prefix))
         self._addresses = [str(address) for address in reversed(list(self.network.hosts()))]
+
+    def run_in(self, calendar: Calendar, pace: Callable[[str], float]) -> None:
+        """Belong to a cluster of this date, whose faults slow things down."""
+        self._calendar = calendar
+        self._sandbox.pace = lambda: pace(CONTAINER_RUNTIME)
+        self._define.pace = lambda: pace(LAUNCHER)
 
     # Sandboxes and addresses ----------------------------------------------------------------
 

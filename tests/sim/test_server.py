@@ -52,8 +52,8 @@ Work = Callable[[Asker], Coroutine[Any, Any, None]]
 
 
 @asynccontextmanager
-async def a_cluster() -> AsyncIterator[Asker]:
-    cluster = EmbeddedCluster(profile.load("fast"), "fast", 0)
+async def a_cluster(chosen: str = "fast") -> AsyncIterator[Asker]:
+    cluster = EmbeddedCluster(profile.load(chosen), "test", 0)
     await cluster.start()
     timeout = aiohttp.ClientTimeout(total=None)
     try:
