@@ -1,6 +1,7 @@
 """`/_sim/openmetrics`: begin to record all metrics, get what was recorded, end it.
 
-`POST {"every": 15}` begins anew, `GET` gives the samples so far, `DELETE` ends and forgets.
+`POST {"every": 15, "names": ["kubevirt_*"]}` begins anew, `GET` gives the samples so far,
+`DELETE` ends and forgets.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Wish(Document):
 
     every: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 15
     """Seconds between two samples."""
+    names: list[str] = Field(default_factory=lambda: ["*"])
+    """Patterns of the metrics to keep, by their family's name: a counter's without `_total`."""
 
 
 class RecorderDoor:
@@ -68,8 +71,8 @@ class RecorderDoor:
                     )
                 except ConfigurationError as mistake:
                     raise errors.bad_request(str(mistake)) from None
-                self._begin(wish.every)
-                return answer({"every": wish.every}, 201)
+                self._begin(wish)
+                return answer(wish.model_dump(), 201)
             case "GET":
                 if self._recording is None:
                     raise errors.StatusError(404, "NotFound", "nothing is recorded: POST first")
@@ -81,10 +84,10 @@ class RecorderDoor:
                 return answer({"samples": samples})
         raise errors.method_not_allowed()
 
-    def _begin(self, every: float) -> None:
+    def _begin(self, wish: Wish) -> None:
         self._end()
-        self._recording = Recording(self._targets, self._api.calendar.true_time)
-        self._task = self._team.spawn(self._recording.run(every), "recorder of metrics")
+        self._recording = Recording(self._targets, self._api.calendar.true_time, wish.names)
+        self._task = self._team.spawn(self._recording.run(wish.every), "recorder of metrics")
 
     def _end(self) -> None:
         if self._task is not None:

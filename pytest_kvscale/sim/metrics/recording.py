@@ -12,7 +12,8 @@ from __future__ import annotations
 import array
 import asyncio
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client.core import Timestamp
 from prometheus_client.metrics_core import Metric
@@ -51,11 +52,20 @@ class _Family:
 
 
 class Recording:
-    """Samples taken of these targets; `date` is Unix time by the scraper's clock."""
+    """Samples taken of these targets; `date` is Unix time by the scraper's clock.
 
-    def __init__(self, targets: Callable[[], Iterable[Target]], date: Callable[[], float]) -> None:
+    Only families whose name matches one of the patterns are kept.
+    """
+
+    def __init__(
+        self,
+        targets: Callable[[], Iterable[Target]],
+        date: Callable[[], float],
+        names: Sequence[str] = ("*",),
+    ) -> None:
         self._targets = targets
         self._date = date
+        self._names = names
         self._dates: array.array[float] = array.array("d")
         self._families: dict[str, _Family] = {}
 
@@ -77,6 +87,8 @@ class Recording:
         for target in self._targets():
             fixed = target.labels
             for metric in target.tell():
+                if not any(fnmatch.fnmatchcase(metric.name, each) for each in self._names):
+                    continue
                 family = self._families.get(metric.name)
                 if family is None:
                     family = _Family(metric.type, metric.documentation)
