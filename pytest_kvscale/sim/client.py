@@ -222,9 +222,11 @@ class Client:
             await self.process.stand()
             self.requests[key] += 1
             self.traffic.limited(kind, await self.limiter.wait())
+            seconds = self._latency.of(verb, resource.plural, name, self.component)
+            await self.process.dawdle(seconds)
             began = loop.time()
             with self.account.under_way(asked):
-                lost = await self._take_time(verb, resource.plural, name)
+                lost = await self._take_time(verb, resource.plural, name, seconds)
             if lost is None:
                 break
             self.traffic.answered(kind, lost or LOST, loop.time() - began)
@@ -244,10 +246,9 @@ class Client:
             self.traffic.answered(kind, str(code), loop.time() - began)
             self.account.answered(asked, code, began)
 
-    async def _take_time(self, verb: str, plural: str, name: str) -> str | None:
+    async def _take_time(self, verb: str, plural: str, name: str, seconds: float) -> str | None:
         """Take the time a request takes; returns the status it fails with ("": none came)."""
         trouble = self._faults.trouble("players", verb, plural, name)
-        seconds = self._latency.of(verb, plural, name, self.component)
         await asyncio.sleep(seconds + trouble.delay)
         # A process that was frozen meanwhile reads the answer later, but the API has acted.
         if self.reachable and trouble.carried_out:

@@ -103,6 +103,12 @@ class Process(Team):
         while self.frozen:
             await self._going.wait()
 
+    async def dawdle(self, seconds: float) -> None:
+        """Take the time by which it is slower than others at what takes them so long."""
+        more = self._pace(self.component) - 1
+        if more > 0:
+            await asyncio.sleep(seconds * more)
+
     async def work(self, seconds: float) -> None:
         """Take the time of its own work, which is longer when it is slowed down."""
         await self.stand()

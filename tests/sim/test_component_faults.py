@@ -84,11 +84,11 @@ def test_a_component_lost_in_the_middle_loses_no_vmi(
     async def work(ask: Asker) -> None:
         await ask_for(ask, kind=kind, component=component, seconds=3, after=0.2, times=4, every=0.3)
         for wave in range(5):
-            create(ask, 10, f"w{wave}-")
+            create(ask, 6, f"w{wave}-")
             await asyncio.sleep(0.5)
         await asyncio.sleep(200)
-        assert phases(ask) == ["Running"] * 50
-        assert len(ask.cluster.store.all(PODS, "default")) == 50
+        assert phases(ask) == ["Running"] * 30
+        assert len(ask.cluster.store.all(PODS, "default")) == 30
         for stored in ask.cluster.store.all(VMIS):
             ask.cluster.api.delete(VMIS, "default", stored.obj["metadata"]["name"])
             await asyncio.sleep(0.05)
@@ -248,15 +248,14 @@ def test_a_clock_set_back_never_makes_a_phase_shorter_than_nothing(clock: Virtua
 
 
 SLOWED = {
-    "virt-controller": 1.0, "kube-scheduler": 1.0, "virt-handler": 1.0, "kube-apiserver": 1.5,
-    "container-runtime": 2.0, "virt-launcher": 2.0, None: 4.0,
+    "virt-controller": 1.3, "kube-scheduler": 1.03, "virt-handler": 1.03, "kube-apiserver": 1.5,
+    "container-runtime": 1.5, "virt-launcher": 1.5, None: 4.0,
 }  # fmt: skip
+"""How many times as long 20 VMIs take at least, with one at a tenth of its speed; None: all."""
 
 
 @pytest.mark.parametrize("component", SLOWED)
 def test_what_is_slow_takes_longer(clock: VirtualClock, component: str | None) -> None:
-    """At ten times the time; None: everything."""
-
     async def work(ask: Asker) -> None:
         loop = asyncio.get_running_loop()
         took = []
@@ -264,13 +263,13 @@ def test_what_is_slow_takes_longer(clock: VirtualClock, component: str | None) -
             if factor is not None:
                 await ask_for(ask, kind="slow", component=component, factor=factor)
             began = loop.time()
-            create(ask, 40, f"w{wave}-")
+            create(ask, 20, f"w{wave}-")
             await all_run(ask, f"w{wave}-")
             took.append(loop.time() - began)
-        assert took[1] > took[0] * SLOWED[component] * 1.02
+        assert took[1] > took[0] * SLOWED[component]
         await ask("DELETE", "/_sim/faults")
         began = loop.time()
-        create(ask, 40, "last")
+        create(ask, 20, "last")
         await all_run(ask, "last")
         assert loop.time() - began == pytest.approx(took[0], rel=0.2)
 
