@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import resource
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from pytest_kvscale.cluster.client import (
     repeat_until,
 )
 from pytest_kvscale.cluster.clock import now
+from pytest_kvscale.cluster.journal_level import LevelNotes, NoNotes
 from pytest_kvscale.cluster.kinds import Kind
 from pytest_kvscale.cluster.settle import (
     LAST_LOOK,
@@ -73,12 +75,18 @@ class LevelPlan:
     place: Place
     objects: tuple[Planned, ...]
     qps: float
+    """Creations a second; infinity: as fast as possible."""
     burst: int
     timeout: float
     stall: float
     delete_timeout: float
     openshift: bool = False
     recording: Path | None = None
+
+    @property
+    def pace(self) -> float | None:
+        """The creations a second that are asked for; None: as fast as possible."""
+        return None if math.isinf(self.qps) else self.qps
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -94,10 +102,13 @@ def stall_after(setting: float | None, qemu_timeout: float) -> float:
 class LevelRun:
     """One level of one run; `run` does it, `figures` tells what was measured so far."""
 
-    def __init__(self, client: Client, plan: LevelPlan, turn: Turn) -> None:
+    def __init__(
+        self, client: Client, plan: LevelPlan, turn: Turn, notes: LevelNotes | None = None
+    ) -> None:
         self._client = client
         self._plan = plan
         self._turn = turn
+        self._notes = notes or NoNotes()
         self._recorder: Recorder | None = None
         self._before = dict(client.requests)
         self._cpu = _cpu_seconds()
@@ -118,7 +129,7 @@ class LevelRun:
 
     def figures(self) -> Figures:
         """What was measured so far."""
-        return figures(self.observer, self._plan.level, self._plan.qps)
+        return figures(self.observer, self._plan.level, self._plan.pace)
 
     def left(self) -> list[str]:
         """What of ours is still there, each with the command that looks into it."""
@@ -154,9 +165,13 @@ class LevelRun:
             if plan.recording is not None:
                 self._recorder = Recorder(plan.recording, self._start)
                 stack.callback(self._recorder.close)
-                self._recorder.write("plan", self._start, level=plan.level, qps=plan.qps)
+                self._recorder.write("plan", self._start, level=plan.level, qps=plan.pace)
+            gone = True
             try:
+                await self._notes.planned()
                 made = await self._own_namespace.make(now() + PATIENCE)
+                if made is not None:
+                    await self._notes.has_namespace(made["metadata"]["uid"])
                 self._followers = self._make_followers()
                 async with following(*self._followers.values()) as failing:
                     async with asyncio.timeout(LAST_LOOK):
@@ -171,7 +186,8 @@ class LevelRun:
             finally:
                 made = made or await self._lost_namespace()
                 if made is not None:
-                    await self._remove_namespace(made)
+                    gone = await self._remove_namespace(made)
+                await self._notes.over(gone and not self.left(), kept=False)
                 self.end = now()
 
     # Beginning ------------------------------------------------------------------------------
@@ -225,6 +241,9 @@ class LevelRun:
         for creation in creations:
             self.observer.expect(creation)
         await self._creator.create_all(zip(creations, plan.objects, strict=True), deadline)
+        there = {kind.stream: self.observer.there(kind.stream) for kind in plan.kinds}
+        uids = {name: uid for found in there.values() for uid, name in found.items()}
+        await self._notes.created(uids)
 
     def _answered(self, creation: Any, at: float, code: int, message: str) -> None:
         if code == 201:
@@ -310,7 +329,7 @@ class LevelRun:
         if self._recorder is not None:
             self._recorder.write("delete", at)
 
-    async def _remove_namespace(self, made: Object) -> None:
+    async def _remove_namespace(self, made: Object) -> bool:
         deadline = now() + self._plan.delete_timeout
         name = made["metadata"]["name"]
         try:
@@ -327,6 +346,7 @@ class LevelRun:
                 f"{durations.write(self._plan.delete_timeout)} (--kvscale-delete-timeout): "
                 f"kubectl get namespace {name} -o yaml"
             )
+        return gone
 
     async def _lost_namespace(self) -> Object | None:
         """The namespace, if it was created and no answer said so."""

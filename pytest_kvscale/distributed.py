@@ -154,12 +154,11 @@ class Controller:
         session = self._hooks.config.pluginmanager.get_plugin("dsession")
         for node in list(getattr(session, "_active_nodes", ())):
             self._wait_for(node, run)
-        if run.folder.under_way() is not None:
-            run.remove_leftovers()
+        run.undoing.finish()
 
     @staticmethod
     def _wait_for(node: Any, run: Run) -> None:
-        if run.folder.under_way() is None:
+        if not run.undoing.under_way():
             return
         run.tell(f"waiting for worker {node.gateway.id} to delete what it created")
         # What the channel raises if the worker died is told by xdist.

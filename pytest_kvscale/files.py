@@ -93,8 +93,8 @@ class ReportFiles:
         shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
         yield self.html_missing or f"report: {shown / HTML}"
         yield f"results: {shown / 'results.json'}"
-        if self._run.left:
-            yield self._run.left
+        if self._run.undoing.left:
+            yield self._run.undoing.left
 
     def after_they_were_written(self) -> None:
         """Put a copy of the user's own JUnit file into the run's folder."""

@@ -24,11 +24,9 @@ def kv_settings(pytestconfig: pytest.Config) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def kv_cluster(pytestconfig: pytest.Config) -> Iterator[Connection]:
+def kv_cluster(pytestconfig: pytest.Config) -> Connection:
     """The cluster: its `client` sends requests, its `run` waits for a coroutine."""
-    run = state.run_of(pytestconfig)
-    yield run.connection
-    run.close()
+    return state.run_of(pytestconfig).connection
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +41,10 @@ def kv_tuning(pytestconfig: pytest.Config, kv_cluster: Connection) -> Iterator[l
     except (ApiError, LostConnectionError, TimeoutError, TuningError) as problem:
         pytest.fail(f"KubeVirt could not be tuned: {problem}", pytrace=False)
     yield made
-    left = run.put_back()
+    try:
+        left = run.put_back()
+    except TuningError as problem:
+        pytest.fail(str(problem), pytrace=False)
     if left:
         fields = ", ".join(".".join(change.path) for change in left)
         pytest.fail(

@@ -11,7 +11,8 @@ import collections
 from typing import TYPE_CHECKING, Any
 
 from pytest_kvscale import durations
-from pytest_kvscale.cluster import leftovers
+from pytest_kvscale.cluster import recovery
+from pytest_kvscale.cluster.journal_level import Noted
 from pytest_kvscale.density import LevelPlan, LevelRun, stall_after
 from pytest_kvscale.judge.objectives import NO_OBJECTIVES, Objectives
 from pytest_kvscale.judge.verdict import DensityResult, judge
@@ -88,14 +89,16 @@ class Levels:
         if run.settings.record:
             recording = run.folder.make() / f"{label}-recording.jsonl.gz"
         plan = self._plan(level, run.templates.level(level, run.place), recording)
-        running = LevelRun(run.connection.client, plan, run.take_turn(wait=False))
-        run.folder.note_under_way({"level": level})
+        notes = self._notes(f"level {label}", plan)
+        running = LevelRun(run.connection.client, plan, run.take_turn(wait=False), notes)
+        running.observer.dated = run.connection.clock.dated
         problem = ""
         try:
             run.connection.run(running.run())
         except KeyboardInterrupt:
             problem = "the level was interrupted"
             if running.end is None:
+                run.undoing.abandoned = True
                 raise AbandonedError(self._left(running)) from None
             raise
         except Exception as broken:
@@ -107,7 +110,8 @@ class Levels:
                 level,
                 running.figures(),
                 objectives,
-                run.settings.max_lag,
+                # Where no pace was asked for, nothing can fall behind it.
+                None if plan.pace is None else run.settings.max_lag,
                 running.ended,
                 running.problem or problem,
                 running.harness(),
@@ -115,9 +119,13 @@ class Levels:
                 running.left(),
             )
             self._keep(result, running, label)
-            if running.end is not None:
-                run.folder.note_under_way(None)
         return result
+
+    def _notes(self, what: str, plan: LevelPlan) -> Noted:
+        run = self._run
+        return Noted(
+            run.undoing.journal, what, run.namespace, run.makes_namespace, plan.objects
+        )  # fmt: skip
 
     def _plan(
         self, level: int, objects: tuple[Planned, ...], recording: Path | None = None
@@ -151,19 +159,17 @@ class Levels:
         objects = run.templates.canary(run.place)
         number = sum(each.vmis for each in objects)
         plan = self._plan(number, objects)
-        running = LevelRun(run.connection.client, plan, turn)
-        run.folder.note_under_way({"canary": number})
+        running = LevelRun(run.connection.client, plan, turn, self._notes("the canary", plan))
         interrupted = False
         try:
             run.connection.run(running.run())
         except KeyboardInterrupt:
             interrupted = True
             if running.end is None:
+                run.undoing.abandoned = True
                 raise AbandonedError(self._left(running)) from None
             raise
         finally:
-            if running.end is not None:
-                run.folder.note_under_way(None)
             result = self._keep_canary(running, number, interrupted)
         if result.verdict != "pass":
             classes = ", ".join(result.failures) or result.reasons[0]
@@ -222,5 +228,5 @@ class Levels:
         run = self._run
         return (
             f"interrupted twice: what this run created was not seen to go: {what}. To remove it: "
-            + leftovers.command(run.namespace, run.id, run.settings.namespace is None)
+            + recovery.command(run.namespace, run.id, run.makes_namespace)
         )

@@ -44,6 +44,7 @@ class Settings:
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Variables of the templates."""
     qps: float = 20.0
+    """Creations a second; infinity: as fast as possible."""
     burst: int = 20
     timeout: float = 3600.0
     stall: float | None = None
@@ -103,10 +104,12 @@ def patience(text: str) -> float:
 
 
 def rate(text: str) -> float:
-    """A rate a second, above 0."""
-    value: float = _number(text, float, "a number above 0")
+    """A rate a second, above 0; `max` is as fast as possible, infinity."""
+    if text.strip() == "max":
+        return math.inf
+    value: float = _number(text, float, "a number above 0, or max")
     if value <= 0:
-        raise ValueError(f"{text!r} is no rate: expected a number above 0")
+        raise ValueError(f"{text!r} is no rate: expected a number above 0, or max")
     return value
 
 
@@ -264,7 +267,10 @@ OPTIONS: tuple[Option, ...] = (
         "set", assignments, "a variable of the template; may be given several times", "NAME=VALUE",
         field="variables", repeated=True,
     ),
-    Option("qps", rate, "creations a second (default: 20)", "N"),
+    Option(
+        "qps", rate, "creations a second, or max: as fast as the API takes them (default: 20)",
+        "N|max",
+    ),
     Option("burst", count, "creations at once at the start (default: 20)", "N"),
     Option("timeout", patience, "longest wait for a level (default: 1h)", "TIME"),
     Option(

@@ -176,6 +176,8 @@ class Hooks:
         if self._files is not None:
             if self._controller is not None:
                 self._controller.finish()
+            else:
+                self._run.undoing.finish()
             self._files.before_they_are_written()
         result = yield
         if self._files is not None:

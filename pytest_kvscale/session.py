@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from pytest_kvscale.cluster.facts import ClusterFacts
     from pytest_kvscale.cluster.lease import Turn
     from pytest_kvscale.cluster.templates import Place, Templates
-    from pytest_kvscale.cluster.tuning import Change, Tuner
+    from pytest_kvscale.cluster.tuner import Tuner
+    from pytest_kvscale.cluster.tuning import Change
     from pytest_kvscale.judge.objectives import AppliesTo, Objectives
     from pytest_kvscale.levels import Levels
     from pytest_kvscale.report.results import ResultsFolder
+    from pytest_kvscale.undoing import Undoing
 
 SLO_FILE = "slo.yaml"
 Json = dict[str, Any]
@@ -65,8 +67,8 @@ class Run:
         self._tuning: Json = {"applied": "none", "changes": []}
         self._levels: list[int] = []
         self._objectives: dict[Path, tuple[AppliesTo, Objectives] | None] = {}
-        self.left = ""
-        """What could not be removed, and how to remove it."""
+        self._namespace_there = False
+        """The namespace was there before the run."""
 
     # What it is -----------------------------------------------------------------------------
 
@@ -105,6 +107,23 @@ class Run:
         return Place(self.id, self.namespace, facts.node["name"], dict(facts.selector))
 
     @functools.cached_property
+    def undoing(self) -> Undoing:
+        """The journal of this run, and how what is left is undone."""
+        from pytest_kvscale.undoing import Undoing
+
+        return Undoing(self)
+
+    @property
+    def makes_namespace(self) -> bool:
+        """Whether the namespace is made by the run, and goes with it."""
+        return not self._namespace_there
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to the cluster."""
+        return self._connection is not None
+
+    @functools.cached_property
     def levels(self) -> Levels:
         """The levels of this run."""
         from pytest_kvscale.levels import Levels
@@ -130,8 +149,8 @@ class Run:
             templates.level(level, place)
         self._levels = list(levels)
         self.folder.make()
-        if self.connection.shared:
-            self.take_turn(self.settings.wait)
+        alone = self.connection.shared and not self.take_turn(self.settings.wait).off
+        self.undoing.begin(alone)
         self._look_around()
 
     def _look_around(self) -> None:
@@ -139,7 +158,8 @@ class Run:
         from pytest_kvscale.cluster import guard, namespaces
 
         connection = self.connection
-        connection.ask(namespaces.check(connection.client, self.namespace))
+        there = namespaces.check(connection.client, self.namespace)
+        self._namespace_there = connection.ask(there)
         if not self.settings.beside_others:
             work = guard.check_alone(connection.client, self.facts.node["name"], self.id)
             connection.ask(work)
@@ -226,30 +246,6 @@ class Run:
         if self._connection is not None and not self._connection.shared:
             self.close()
 
-    def remove_leftovers(self) -> None:
-        """Remove what another process of this run left when it died."""
-        from pytest_kvscale.cluster import leftovers
-        from pytest_kvscale.cluster.client import ApiError, LostConnectionError
-
-        if self._connection is None and self.leads:
-            return  # What it left went with its own cluster.
-        connection, timeout = self.connection, self.settings.delete_timeout
-        work = leftovers.remove(
-            connection.client, self.templates.kinds, self.namespace, self.id, timeout
-        )
-        try:
-            found = connection.run(work)
-        except (ApiError, LostConnectionError, TimeoutError) as problem:
-            self.left = (
-                f"what a worker left could not be removed: {problem or 'no answer'}: "
-                + leftovers.command(self.namespace, self.id, self.settings.namespace is None)
-            )
-            self.tell(self.left)
-            return
-        self.folder.note_under_way(None)
-        if found:
-            self.tell(f"removed what a worker left: {len(found)} objects")
-
     def close(self) -> None:
         """End our turn and disconnect."""
         connection, turn = self._connection, self._turn
@@ -260,6 +256,7 @@ class Run:
             if turn is not None:
                 connection.run(turn.give_back() if self.leads else turn.stop())
         finally:
+            self.undoing.close()
             connection.close()
 
     # Settings of KubeVirt -------------------------------------------------------------------
@@ -267,12 +264,13 @@ class Run:
     def tune(self) -> list[Change]:
         """Apply the tuning the settings name, once; returns what it changed."""
         from pytest_kvscale.cluster import facts, tuning
+        from pytest_kvscale.cluster.tuner import Tuner
 
         if self._tuner is None:
             name = self.settings.tune or self.connection.default_tuning
-            self._tuner = tuning.Tuner(self.connection.client)
             node = self.facts.node["name"]
-            made = self.connection.run(self._tuner.apply(tuning.load(name), node))
+            self._tuner = Tuner(self.connection.client, self.undoing.journal, node)
+            made = self.connection.run(self._tuner.apply(tuning.load(name)))
             self._facts = self.connection.run(facts.refresh(self.connection.client, self.facts))
             self._tuning = {"applied": Path(name).stem, "changes": [_change(each) for each in made]}
         return list(self._tuner.made)
@@ -281,7 +279,11 @@ class Run:
         """Put back what `tune` changed; returns what others have changed since, which stays."""
         if self._tuner is None or self._connection is None:
             return []
-        return self._connection.run(self._tuner.put_back(self.facts.node["name"]))
+        return self._connection.run(self._tuner.put_back())
+
+    def drift(self) -> list[str]:
+        """The KubeVirt settings that are not what they were when the levels began."""
+        return [] if self._tuner is None else self.connection.run(self._tuner.drift())
 
     # What the results say of it -------------------------------------------------------------
 

@@ -12,7 +12,6 @@ import asyncio
 import collections
 import contextlib
 import copy
-import json
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -21,9 +20,10 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import aiohttp
+import orjson
 import tenacity
 
 from pytest_kvscale.cluster.client_errors import (
@@ -112,7 +112,7 @@ class Client:
         self.requests: collections.Counter[str] = collections.Counter()
         """Requests sent so far, by verb; retries count."""
         self._session = session
-        self._headers = headers
+        self._headers = {**headers, "Accept": "application/json"}
         self._credentials = credentials or Fixed()
         self._extra = dict(extra or {})
         self._places = asyncio.Semaphore(CONNECTIONS)
@@ -207,17 +207,16 @@ class Client:
         Raises `ApiError` for an error the API answered, `LostConnectionError` if no whole answer
         came, TimeoutError if none came in time.
         """
-        headers = {**self._headers, "Accept": "application/json"}
+        headers = self._headers
         data = None
         if body is not None:
-            data = json.dumps(body, separators=(",", ":")).encode()
-            headers["Content-Type"] = content_type
+            data = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
+            headers = {**headers, "Content-Type": content_type}
         try:
-            async with (
-                asyncio.timeout(REQUEST_TIMEOUT),
-                self._send(verb, method, path, query, headers, data) as response,
-            ):
-                text = await response.read()
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                response = await self._send(verb, method, path, query, headers, data)
+                async with response:
+                    text = await response.read()
         except _LOST as problem:
             raise lost(problem) from None
         except TimeoutError:
@@ -240,30 +239,30 @@ class Client:
         `opened` is called when the server has taken it up. Raises TimeoutError if that took longer
         than a request may, or no byte came for `idle` seconds; otherwise as `request`.
         """
-        headers = {**self._headers, "Accept": "application/json"}
         asked = {"watch": "true", **query}
         try:
             async with contextlib.AsyncExitStack() as stack:
                 # A server that accepts and then says nothing must not be waited for for ever.
                 async with asyncio.timeout(REQUEST_TIMEOUT):
                     response = await stack.enter_async_context(
-                        self._send("watch", "GET", resource.path(namespace), asked, headers)
+                        await self._send(
+                            "watch", "GET", resource.path(namespace), asked, self._headers
+                        )
                     )
                 opened()
-                while True:
-                    async with asyncio.timeout(idle):
-                        line = await response.content.readuntil(b"\n")
-                    if not line.endswith(b"\n"):
-                        return  # The stream ended; half a line is no event.
-                    event = _parse(line)
-                    if isinstance(event, dict):
-                        yield event
+                async with heard_within(idle) as heard:
+                    lines = _Lines()
+                    while piece := await response.content.readany():
+                        heard()
+                        for line in lines.of(piece):
+                            event = _parse(line)
+                            if isinstance(event, dict):
+                                yield event
         except _LOST as problem:
             raise lost(problem) from None
         except TimeoutError:
             raise TimeoutError(f"nothing came for {idle:g} s") from None
 
-    @contextlib.asynccontextmanager
     async def _send(
         self,
         verb: str,
@@ -272,13 +271,13 @@ class Client:
         query: Mapping[str, str] | None,
         headers: Mapping[str, str],
         data: bytes | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer to a request, if it is no error.
+    ) -> aiohttp.ClientResponse:
+        """The answer to a request, if it is no error; who asks has to leave it.
 
         Who is not known to the API (401) is asked once more with renewed credentials.
         """
 
-        def send(shown: Pass) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        def send(shown: Pass) -> Awaitable[aiohttp.ClientResponse]:
             self.requests[verb] += 1
             extra = self._extra if shown.tls is None else {**self._extra, "ssl": shown.tls}
             return self._session.request(
@@ -288,17 +287,67 @@ class Client:
             )  # fmt: skip
 
         shown = await self._credentials.current()
+        response = await send(shown)
         again: Pass | None = None
-        async with send(shown) as response:
-            if response.status == 401:
-                again = await self._credentials.renewed(shown)
-            if again is None:
-                await _raise_for(response, shown)
-                yield response
+        if response.status >= 300:
+            async with response:
+                if response.status == 401:
+                    again = await self._credentials.renewed(shown)
+                if again is None:
+                    await _raise_for(response, shown)
         if again is not None:
-            async with send(again) as response:
-                await _raise_for(response, again)
-                yield response
+            response = await send(again)
+            if response.status >= 300:
+                async with response:
+                    await _raise_for(response, again)
+        return response
+
+
+@contextlib.asynccontextmanager
+async def heard_within(seconds: float) -> AsyncIterator[Callable[[], None]]:
+    """Raise TimeoutError if what is yielded is not called for so many seconds.
+
+    It may be called a thousand times a second: that sets no timer.
+    """
+    loop = asyncio.get_running_loop()
+    last = loop.time()
+    timer: asyncio.TimerHandle | None = None
+
+    def heard() -> None:
+        nonlocal last
+        last = loop.time()
+
+    def check() -> None:
+        nonlocal timer
+        if loop.time() >= last + seconds:
+            scope.reschedule(loop.time())
+        else:
+            timer = loop.call_at(last + seconds, check)
+
+    async with asyncio.timeout(None) as scope:
+        check()
+        try:
+            yield heard
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+
+class _Lines:
+    """Whole lines of a stream that comes in pieces; half a line at its end is none."""
+
+    def __init__(self) -> None:
+        self._begun: list[bytes] = []
+
+    def of(self, piece: bytes) -> list[bytes]:
+        """The lines that end in this piece."""
+        first, *others = piece.split(b"\n")
+        self._begun.append(first)
+        if not others:
+            return []
+        whole = [b"".join(self._begun), *others]
+        self._begun = [whole.pop()]
+        return whole
 
 
 async def repeat_until(deadline: float, request: Callable[[], Awaitable[T]]) -> T:
@@ -307,6 +356,12 @@ async def repeat_until(deadline: float, request: Callable[[], Awaitable[T]]) -> 
     429 and 5xx, lost connections and timeouts are repeated, after the pause the API asks for or
     a growing one; other errors are raised at once, and the last one at the deadline.
     """
+    try:
+        return await request()
+    except (ApiError, LostConnectionError, TimeoutError) as problem:
+        if not is_passing(problem):
+            raise
+        failure: Exception | None = problem
     loop = asyncio.get_running_loop()
     grow = tenacity.wait_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE)
 
@@ -328,6 +383,11 @@ async def repeat_until(deadline: float, request: Callable[[], Awaitable[T]]) -> 
     )
 
     async def attempt() -> T:
+        nonlocal failure
+        if failure is not None:
+            # What came of the request above, which needed none of this.
+            first, failure = failure, None
+            raise first
         return await request()
 
     return await attempts(attempt)
@@ -344,16 +404,15 @@ def _query(**given: str) -> dict[str, str]:
     return {key: value for key, value in given.items() if value}
 
 
-async def _raise_for(response: aiohttp.ClientResponse, shown: Pass) -> None:
-    """Raise `ApiError` for anything but success; a redirect is none."""
-    if response.status >= 300:
-        text = shown.hide((await response.read()).decode("utf-8", "replace"))
-        raise ApiError(response.status, _parse(text), _retry_after(response))
+async def _raise_for(response: aiohttp.ClientResponse, shown: Pass) -> NoReturn:
+    """Raise `ApiError` for an answer that is no success; a redirect is none."""
+    text = shown.hide((await response.read()).decode("utf-8", "replace"))
+    raise ApiError(response.status, _parse(text), _retry_after(response))
 
 
 def _parse(text: str | bytes) -> Any:
     try:
-        return json.loads(text)
+        return orjson.loads(text)
     except ValueError:
         return text if isinstance(text, str) else text.decode("utf-8", "replace")
 

@@ -45,6 +45,8 @@ class Clock(Protocol):
     """A loop, and the way to wait for its work from ordinary functions."""
 
     loop: asyncio.AbstractEventLoop
+    dated: float | None
+    """The date (POSIX) at which the loop's time was 0; None if its time has no date."""
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for the work and return its result.
@@ -65,6 +67,7 @@ class VirtualClock:
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop = VirtualLoop(time.monotonic)
+        self.dated: float | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """See `Clock.run`."""
@@ -97,6 +100,7 @@ class RealClock:
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
+        self.dated: float | None = time.time() - self.loop.time()
         self._thread = threading.Thread(target=self._work, name="kvscale-loop", daemon=True)
         self._thread.start()
 

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
-import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
 from pytest_kvscale import durations
+from pytest_kvscale.cluster import system
 from pytest_kvscale.cluster.client import (
-    NAMESPACES,
     ApiError,
     Client,
     LostConnectionError,
@@ -27,9 +24,10 @@ from pytest_kvscale.cluster.client import (
     is_passing,
 )
 from pytest_kvscale.cluster.clock import utc_now
+from pytest_kvscale.cluster.system import BY, NAMESPACE
+from pytest_kvscale.cluster.who import who
 from pytest_kvscale.errors import ConfigurationError
 
-NAMESPACE = "kvscale-system"
 NAME = "density"
 LEASES = Resource("coordination.k8s.io/v1", "leases")
 DURATION = 60.0
@@ -39,8 +37,6 @@ GIVE_UP_AFTER = DURATION * 2 / 3
 """Seconds without a renewal after which we stop, well before somebody else may begin."""
 LOOK_EVERY = 5.0
 TELL_EVERY = 60.0
-BY = "kvscale.io/by"
-"""Annotation: who runs it, on which machine."""
 
 
 class Turn:
@@ -141,15 +137,8 @@ class Turn:
 
     async def _make(self) -> Object | None:
         client = self._client
-        namespace: Object = {
-            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE},
-        }  # fmt: skip
         try:
-            try:
-                await client.create(NAMESPACES, "", namespace)
-            except ApiError as problem:
-                if problem.code != 409:
-                    raise
+            await system.ensure(client)
             self._lease = await client.create(LEASES, NAMESPACE, self._content({}, self._holder))
         except ApiError as problem:
             if problem.code == 409:
@@ -185,7 +174,7 @@ class Turn:
         metadata: dict[str, Any] = {"name": NAME, "namespace": NAMESPACE}
         if held:
             metadata["resourceVersion"] = held["metadata"]["resourceVersion"]
-        metadata["annotations"] = {BY: _who()}
+        metadata["annotations"] = {BY: who()}
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
@@ -247,11 +236,3 @@ def _describe(lease: Object) -> str:
     by = (lease["metadata"].get("annotations") or {}).get(BY)
     since = str(spec.get("acquireTime") or "an unknown time")[:19]
     return f"run {spec.get('holderIdentity') or '(none)'} ({by or 'unknown'}, since {since} UTC)"
-
-
-def _who() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # No entry for it in the password file, as in many containers.
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"

@@ -77,6 +77,8 @@ def open_access(access: Access, environment: Mapping[str, str]) -> Client:
 def _session(resolver: Resolver | None = None) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=CONNECTIONS, resolver=resolver),
+        # The API sets none that count, and looking for them costs as much as writing the request.
+        cookie_jar=aiohttp.DummyCookieJar(),
         # Proxies are ours to find (`Routes`), and ~/.netrc is nothing kubectl would read.
         trust_env=False,
         # An event of a watch is one line, however long it is.

@@ -1,7 +1,8 @@
-"""KubeVirt settings for the time of a run: applied to the CR, rolled out, and put back.
+"""Which KubeVirt settings a run changes: pure arithmetic on a tuning and the KubeVirt CR's spec.
 
-A tuning is a part of the KubeVirt CR's `spec`. Only the fields it names are sent, and of those
-only the ones that have another value; what was there before is kept, to be put back.
+A tuning is a part of the CR's `spec`. Only the fields it names are sent, and of those only the
+ones that have another value. Lists are replaced as a whole, but for JSON patches of components:
+a tuning's are added to those that are there. What was there is kept, to be put back.
 """
 
 from __future__ import annotations
@@ -11,22 +12,16 @@ from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from pytest_kvscale.cluster import kubevirt as kubevirts
-from pytest_kvscale.cluster.client import KUBEVIRTS, NODES, Client, Object, repeat_until
-from pytest_kvscale.cluster.clock import now
-from pytest_kvscale.cluster.nodes import DEVICE, amount
-from pytest_kvscale.cluster.settle import Mirror, Watched, until
 from pytest_kvscale.documents import read_mapping
 from pytest_kvscale.errors import ConfigurationError, nearest
 
 TUNINGS = Path(__file__).parent.parent / "tunings"
 NONE = "none"
-ROLLOUT_TIMEOUT = 600.0
-PATIENCE = 120.0
-"""Seconds the API is given to answer: settings must not stay changed because it restarts."""
 _FIELDS = ("configuration", "customizeComponents")
-_PER_NODE = ("configuration", "virtualMachineInstancesPerNode")
+_ADDED_TO = {("customizeComponents", "patches")}
+"""Lists to which a tuning adds its entries."""
 
+Object = dict[str, Any]
 Path_ = tuple[str, ...]
 
 
@@ -51,6 +46,15 @@ class Change:
     path: Path_
     before: Any
     after: Any
+    present: int
+    """How many steps of the path led to something before: the rest is to be absent again."""
+    added: tuple[Any, ...] = ()
+    """What was added to a list; the list's other entries are others'."""
+
+    @property
+    def name(self) -> str:
+        """The path, for people."""
+        return ".".join(self.path)
 
 
 def names() -> list[str]:
@@ -82,8 +86,10 @@ def load(name: str) -> Object:
         if not isinstance(value, dict):
             raise ConfigurationError(f"the tuning {path}: {key}: expected a mapping, got {value!r}")
     for where, value in leaves(content):
-        if value is None:
+        if value is None or value == {}:
             raise ConfigurationError(f"the tuning {path}: {'.'.join(where)}: a value is missing")
+        if where in _ADDED_TO and not isinstance(value, list):
+            raise ConfigurationError(f"the tuning {path}: {'.'.join(where)}: expected a list")
     return content
 
 
@@ -97,9 +103,34 @@ def leaves(content: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
 
 
 def changes(spec: Object, tuning: Object) -> list[Change]:
-    """What a tuning changes of a spec: only fields that have another value."""
-    found = ((path, value, look_up(spec, path)) for path, value in leaves(tuning))
-    return [Change(path, held, value) for path, value, held in found if held != value]
+    """What a tuning changes of a spec: only fields that have another value.
+
+    Raises `TuningError` if a field is a mapping in one and a plain value in the other.
+    """
+    found = []
+    for path, value in leaves(tuning):
+        held, present = look_up(spec, path), _present(spec, path)
+        mapping = isinstance(value, dict), isinstance(held, dict)
+        into = present < len(path) and not isinstance(look_up(spec, path[:present]), dict)
+        if (held is not ABSENT and mapping[0] != mapping[1]) or into:
+            where = ".".join(path[:present])
+            raise TuningError(f"the field {where} of the KubeVirt CR is not what the tuning has")
+        if path in _ADDED_TO:
+            there = [] if held is ABSENT else list(held)
+            added = tuple(each for each in value if each not in there)
+            if added:
+                found.append(Change(path, held, [*there, *added], present, added))
+        elif held != value:
+            found.append(Change(path, held, value, present))
+    return found
+
+
+def as_patch(made: Sequence[Change]) -> Object:
+    """The merge patch of a spec that makes changes."""
+    patch: Object = {}
+    for change in made:
+        _put(patch, change.path, change.after)
+    return patch
 
 
 def look_up(spec: Any, path: Path_) -> Any:
@@ -111,29 +142,49 @@ def look_up(spec: Any, path: Path_) -> Any:
     return spec
 
 
-def undo(spec: Object, made: Sequence[Change], before: Object) -> tuple[Object, list[Change]]:
+def _present(spec: Object, path: Path_) -> int:
+    lengths = range(len(path), 0, -1)
+    return next((each for each in lengths if look_up(spec, path[:each]) is not ABSENT), 0)
+
+
+def undo(spec: Object, made: Sequence[Change]) -> tuple[Object, list[Change]]:
     """The merge patch that puts changes back, and those it leaves because others changed them.
 
     A field that was absent is removed, and with it the parents that were absent, unless somebody
-    else has put something there.
+    else has put something there. What has its former value already needs nothing.
     """
     patch: Object = {}
-    left = [change for change in made if look_up(spec, change.path) != change.after]
-    ours = {change.path: change.before for change in made if change not in left}
-    for path, value in ours.items():
+    left, ours = [], {}
+    for change in made:
+        held = look_up(spec, change.path)
+        wanted = _former(held, change)
+        if wanted is not held and wanted != held:
+            ours[change.path] = wanted, change.present
+        elif held != change.before and not (change.added and wanted == change.before):
+            left.append(change)
+    absent = {path for path, (value, _) in ours.items() if value is ABSENT}
+    for path, (value, present) in ours.items():
         if value is ABSENT:
-            _put(patch, _to_remove(spec, path, ours.keys(), before), None)
+            _put(patch, _to_remove(spec, path, absent, present), None)
         else:
             _put(patch, path, value)
     return patch, left
 
 
-def _to_remove(spec: Object, path: Path_, ours: Set[Path_], before: Object) -> Path_:
+def _former(held: Any, change: Change) -> Any:
+    """What a field that holds this is to be put back to; what it holds, if that is not ours."""
+    if not change.added:
+        return change.before if held == change.after else held
+    if not isinstance(held, list):
+        return held
+    rest = [each for each in held if each not in change.added]
+    return change.before if not rest and change.before is ABSENT else rest
+
+
+def _to_remove(spec: Object, path: Path_, ours: Set[Path_], present: int) -> Path_:
     """The highest parent that was absent before and holds nothing but what is still ours."""
-    for length in range(1, len(path) + 1):
+    for length in range(present + 1, len(path) + 1):
         parent = path[:length]
-        if look_up(before, parent) is not ABSENT:
-            continue
         held = {parent + below for below, _ in leaves(look_up(spec, parent))} or {parent}
         if held <= ours:
             return parent
@@ -148,86 +199,15 @@ def _put(patch: Object, path: Path_, value: Any) -> None:
     patch[path[-1]] = value
 
 
-class Tuner:
-    """Applies a tuning to a cluster's KubeVirt CR, and puts back what was there."""
+def differences(before: Object, now: Object) -> list[str]:
+    """The fields of two specs that differ, in words: what was, what is."""
+    had, has = dict(_settings(before)), dict(_settings(now))
+    return [
+        f"{'.'.join(path)} was {had.get(path, ABSENT)!r}, is {has.get(path, ABSENT)!r}"
+        for path in sorted(had.keys() | has.keys())
+        if had.get(path, ABSENT) != has.get(path, ABSENT)
+    ]
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._before: Object = {}
-        self.made: list[Change] = []
-        """What was changed, while it is."""
 
-    async def apply(self, tuning: Object, node: str) -> list[Change]:
-        """Apply a tuning, and wait until it is rolled out to the node under test.
-
-        Raises `TuningError`, after what was changed has been put back.
-        """
-        found = await self._find()
-        self._before = found["spec"]
-        made = changes(self._before, tuning)
-        if not made:
-            return []
-        patch: Object = {}
-        for change in made:
-            _put(patch, change.path, change.after)
-        self.made = made
-        changed = await self._patch(found, patch)
-        hanging = await self._wait(changed, node)
-        if hanging:
-            try:
-                await self.put_back(node)
-                after = "they have been put back"
-            except TuningError as problem:
-                after = str(problem)
-            raise TuningError(
-                f"the KubeVirt settings were not rolled out within {ROLLOUT_TIMEOUT:g} s: "
-                f"{hanging}; {after}"
-            )
-        return made
-
-    async def put_back(self, node: str) -> list[Change]:
-        """Put back what was there; returns the changes left alone because others touched them."""
-        if not self.made:
-            return []
-        found = await self._find()
-        patch, left = undo(found["spec"], self.made, self._before)
-        changed = await self._patch(found, patch) if patch else None
-        self.made = []
-        if changed is not None:
-            hanging = await self._wait(changed, node)
-            if hanging:
-                raise TuningError(
-                    "the former KubeVirt settings are back, but not rolled out within "
-                    f"{ROLLOUT_TIMEOUT:g} s: {hanging}"
-                )
-        return left
-
-    async def _find(self) -> Object:
-        return await repeat_until(now() + PATIENCE, lambda: kubevirts.find_kubevirt(self._client))
-
-    async def _patch(self, found: Object, patch: Object) -> Object:
-        metadata = found["metadata"]
-        where = (KUBEVIRTS, metadata["namespace"], metadata["name"])
-        # Merged twice is merged once: it may be sent again if its answer was lost.
-        return await repeat_until(
-            now() + PATIENCE, lambda: self._client.patch(*where, {"spec": patch})
-        )
-
-    async def _wait(self, changed: Object, node: str) -> str:
-        hanging = await kubevirts.rolled_out(self._client, changed, ROLLOUT_TIMEOUT)
-        wanted = look_up(changed["spec"], _PER_NODE)
-        if hanging or wanted is ABSENT:
-            return hanging
-        have: object = None
-
-        def reached(mirrors: Sequence[Mirror]) -> bool:
-            nonlocal have
-            status = mirrors[0].objects.get(node, {}).get("status") or {}
-            have = (status.get("allocatable") or {}).get(DEVICE)
-            return amount(have) == int(wanted)
-
-        # virt-handler is ready a little before the kubelet offers its devices.
-        fields = [Watched(NODES, fields=f"metadata.name={node}")]
-        if await until(self._client, fields, reached, ROLLOUT_TIMEOUT):
-            return ""
-        return f"node {node} offers {have} of {wanted} {DEVICE}"
+def _settings(spec: Object) -> Iterator[tuple[Path_, Any]]:
+    return leaves({key: spec[key] for key in _FIELDS if key in spec})

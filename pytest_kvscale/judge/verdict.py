@@ -38,6 +38,8 @@ class DensityResult:
     """How long the cluster had to rest before the level, and did."""
     left: Sequence[str] = ()
     """What is still there, each with the command that looks into it."""
+    warnings: Sequence[str] = ()
+    """What makes figures doubtful without changing the verdict; one sentence each."""
 
     @property
     def running(self) -> int:
@@ -52,7 +54,13 @@ class DensityResult:
             f"{figures.requested} running"
         )
         return "\n".join(
-            [f"{head} ({self.ended})", *(f"  {each}" for each in self.reasons), *self._failures()]
+            [
+                f"{head} ({self.ended})",
+                *(f"  {each}" for each in self.reasons),
+                *([f"  {figures.slowest['text']}"] if figures.slowest else []),
+                *self._failures(),
+                *(f"  warning: {each}" for each in self.warnings),
+            ]
         )
 
     def _failures(self) -> list[str]:
@@ -132,4 +140,5 @@ def judge(
         harness=harness or {},
         cooldown=cooldown or {},
         left=tuple(left),
+        warnings=tuple(figures.clocks["warnings"]),
     )

@@ -3,7 +3,7 @@
 A create that the API sheds (429) or fails (5xx) is sent again until the deadline. One whose
 answer was lost is looked up before it is sent again: it may be there. Any other refusal is final.
 A create that is given up while it is under way, because the level ends, may still take effect:
-`Creator.decided` waits until none can any more.
+it is sent no second time, and `Creator.decided` waits until none can take effect any more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pytest_kvscale.cluster.client import (
     ApiError,
     Client,
     LostConnectionError,
-    Object,
     repeat_until,
 )
 from pytest_kvscale.cluster.clock import now
@@ -32,10 +31,16 @@ class Creation(Protocol):
     due: float
     sent: float | None
     """When it was sent first."""
+    turned_away: tuple[float, str] | None
+    """When it was first answered by no success, and how."""
 
 
 Answered = Callable[[Creation, float, int, str], None]
 """Told of every answer: the creation, when, HTTP status (0: none), message of a refusal."""
+
+
+class _GivenUpError(Exception):
+    """The level ended while a create was under way, and what came was no final answer."""
 
 
 class Creator:
@@ -46,34 +51,37 @@ class Creator:
         self._namespace = namespace
         self._run = run
         self._answered = answered
-        self._given_up: dict[str, _Attempt] = {}
-        """By name: the creates of which it is not known whether they have taken effect."""
+        self._given_up: list[_Attempt] = []
+        """The creates of which it is not known whether they have taken effect."""
 
     async def create_all(self, plan: Iterable[tuple[Creation, Planned]], deadline: float) -> None:
         """Send each creation when it is due, and wait until all are answered.
 
-        The plan is in the order of due times.
+        The plan is in the order of due times. If this is cancelled, what is under way is not: it
+        comes to its end by itself.
         """
-        async with asyncio.TaskGroup() as group:
-            for creation, planned in plan:
-                await sleep_until(creation.due)
-                group.create_task(self._create(creation, planned, deadline))
-
-    async def _create(self, creation: Creation, planned: Planned, deadline: float) -> None:
-        attempt = _Attempt(self._client, self._namespace, self._run, creation, planned)
-        code, message = 201, ""
+        loop = asyncio.get_running_loop()
+        begun: dict[asyncio.Task[None], _Attempt] = {}
         try:
-            await repeat_until(deadline, attempt)
-        except (ApiError, LostConnectionError, TimeoutError) as problem:
-            code, message = _refusal(problem)
-        except asyncio.CancelledError:
-            self._given_up[creation.name] = attempt
-            if attempt.refused is not None and attempt.under_way is None:
-                self._answered(creation, now(), *attempt.refused)
-            raise
-        if code != 201 and attempt.unsure:
-            self._given_up[creation.name] = attempt
-        self._answered(creation, now(), code, message)
+            for creation, planned in plan:
+                if creation.due > loop.time():
+                    await sleep_until(creation.due)
+                attempt = _Attempt(
+                    self._client, self._namespace, self._run, creation, planned, self._answered
+                )
+                begun[attempt.begin(deadline)] = attempt
+            if begun:
+                done, _ = await asyncio.wait(begun, return_when=asyncio.FIRST_EXCEPTION)
+                for task in done:
+                    task.result()
+        finally:
+            unanswered = {task for task in begun if not task.done()}
+            stopped = [task for task in begun if task in unanswered and begun[task].give_up()]
+            if stopped:
+                await asyncio.wait(stopped)
+            self._given_up += [
+                each for task, each in begun.items() if task in unanswered or each.unsure
+            ]
 
     async def decided(self, is_there: Callable[[str], bool]) -> None:
         """Wait until no create that was given up can take effect any more.
@@ -81,72 +89,93 @@ class Creator:
         Those under way are answered, or lost; the API works on one whose answer was lost for as
         long as on any request. `is_there` tells by name what has taken effect as can be seen.
         """
-        for name, attempt in self._given_up.items():
-            if attempt.under_way is not None:
-                code, message = await attempt.end()
-                self._answered(attempt.creation, now(), code, message)
-            if attempt.unsure and not is_there(name):
+        for attempt in self._given_up:
+            await attempt.end()
+            if attempt.unsure and not is_there(attempt.creation.name):
                 await sleep_until(attempt.sent + REQUEST_TIMEOUT)
         self._given_up.clear()
 
 
 class _Attempt:
-    """One create, as often as it is sent."""
+    """One create, as often as it is sent, in a task of its own."""
 
     def __init__(
-        self, client: Client, namespace: str, run: str, creation: Creation, planned: Planned
-    ) -> None:
+        self, client: Client, namespace: str, run: str, creation: Creation, planned: Planned,
+        answered: Answered,
+    ) -> None:  # fmt: skip
         self._client = client
         self._namespace = namespace
         self._run = run
         self._resource = planned.kind.resource
         self._obj = planned.obj
+        self._answered = answered
+        self._task: asyncio.Task[None] | None = None
+        self._under_way = False
+        self._given_up = False
+        self._refused: tuple[int, str] | None = None
+        """HTTP status (0: none) and message of the last answer."""
         self.creation = creation
         self.unsure = False
-        """An earlier send may have made the object."""
+        """A send may have made the object, and no answer said so."""
         self.sent = 0.0
         """When it was sent last."""
-        self.under_way: asyncio.Task[Object] | None = None
-        self.refused: tuple[int, str] | None = None
-        """HTTP status (0: none) and message of the last answer."""
 
-    async def __call__(self) -> None:
+    def begin(self, deadline: float) -> asyncio.Task[None]:
+        """Send it from now on until the deadline."""
+        self._task = asyncio.create_task(self._until(deadline))
+        return self._task
+
+    def give_up(self) -> bool:
+        """Send it no more; whether that ends the task now, rather than with the answer."""
+        self._given_up = True
+        if self._under_way or self._task is None:
+            return False
+        return self._task.cancel()
+
+    async def end(self) -> None:
+        """Wait for the answer to what was under way when it was given up."""
+        if self._task is not None and not self._task.done():
+            await asyncio.wait((self._task,))
+
+    async def _until(self, deadline: float) -> None:
+        code, message = 201, ""
+        try:
+            await repeat_until(deadline, self._send)
+        except (ApiError, LostConnectionError, TimeoutError) as problem:
+            code, message = _refusal(problem)
+        except (asyncio.CancelledError, _GivenUpError):
+            if self._refused is None:
+                raise  # Never sent.
+            code, message = self._refused
+        self._answered(self.creation, now(), code, message)
+
+    async def _send(self) -> None:
         async with self._client.place():
             if self.creation.sent is None:
                 self.creation.sent = now()
             if self.unsure and await self._is_there():
+                self.unsure = False
                 return
-            self.sent = now()
-            # A task of its own: who gives it up still has an answer to wait for.
-            self.under_way = asyncio.create_task(
-                self._client.create(self._resource, self._namespace, self._obj)
-            )
+            self.sent, self._under_way = now(), True
             try:
-                await asyncio.shield(self.under_way)
+                await self._client.create(self._resource, self._namespace, self._obj)
+                self.unsure = False
             except (ApiError, LostConnectionError, TimeoutError) as problem:
                 self._note(problem)
+                if self._given_up:
+                    raise _GivenUpError from None
                 taken = isinstance(problem, ApiError) and problem.code == 409
                 if taken and self.unsure and await self._is_there():
+                    self.unsure = False
                     return
                 raise
             finally:
-                if self.under_way.done():
-                    self.under_way = None
-
-    async def end(self) -> tuple[int, str]:
-        """The answer to what was under way when it was given up: HTTP status and message."""
-        if self.under_way is None:
-            return 0, "given up"
-        try:
-            await self.under_way
-        except (ApiError, LostConnectionError, TimeoutError) as problem:
-            self._note(problem)
-            return _refusal(problem)
-        self.unsure = False
-        return 201, ""
+                self._under_way = False
 
     def _note(self, problem: Exception) -> None:
-        self.refused = code, _ = _refusal(problem)
+        self._refused = code, words = _refusal(problem)
+        if self.creation.turned_away is None:
+            self.creation.turned_away = (now(), words)
         if not code or code >= 500:
             self.unsure = True
 

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypedDict
 
+from pytest_kvscale.measure.clocks import Clocks, compare
 from pytest_kvscale.measure.observe import Observer
 from pytest_kvscale.measure.percentiles import (
     DIGITS,
@@ -18,6 +19,7 @@ from pytest_kvscale.measure.percentiles import (
     per_minute,
     summarize,
 )
+from pytest_kvscale.measure.slowest import Slowest, slowest
 from pytest_kvscale.measure.timeline import FINAL, PHASES, Timeline
 
 ENDED = "Ended"
@@ -62,6 +64,10 @@ class Figures:
     deletion: Summary
     rates: Rates
     pacing: Pacing
+    slowest: Slowest | None
+    """Where the slowest VMIs spent their time, beside the median one; None if none ran."""
+    clocks: Clocks
+    """Our clock and the server's."""
     timelines: tuple[Timeline, ...]
     """In the order of their creation."""
 
@@ -97,6 +103,8 @@ def figures(observer: Observer, requested: int | None = None, qps: float | None 
         ),
         rates=_rates(timelines, created),
         pacing=_pacing(timelines, qps),
+        slowest=slowest(timelines),
+        clocks=compare(timelines, observer.dated),
         timelines=tuple(timelines),
     )
 
@@ -138,12 +146,18 @@ def _pacing(timelines: Sequence[Timeline], qps: float | None) -> Pacing:
     )
 
 
-def row(timeline: Timeline, failure_class: str | None, evidence: Sequence[str]) -> dict[str, Any]:
+def row(
+    timeline: Timeline,
+    failure_class: str | None,
+    evidence: Sequence[str],
+    disagrees: Sequence[str] = (),
+) -> dict[str, Any]:
     """One VMI as a line of `<level>-vmis.jsonl`.
 
-    `intended`, `acked`, `phases`, `deleted` and `gone` count from `sent`, by the client's clock;
-    `server` holds the API's stamps, from the server's own `creationTimestamp`. `bounds` stands
-    where a phase was learnt from a list after a lost watch.
+    `intended`, `acked`, `phases`, `pod`, `refused`, `deleted`, `final` and `gone` count from
+    `sent`, by the client's clock; `server` holds the API's stamps, from the server's own
+    `creationTimestamp`. `bounds` stands where a phase was learnt from a list after a lost watch,
+    `disagrees` where stamps contradict what was seen.
     """
     since = timeline.since_sent
     made = timeline.created_stamp
@@ -157,16 +171,44 @@ def row(timeline: Timeline, failure_class: str | None, evidence: Sequence[str]) 
         "server": {
             phase: stamp - made for phase, stamp in timeline.stamps.items() if made is not None
         },
+        "pod": _pod(timeline),
+        "refused": _first_refusal(timeline),
         "deleted": since(timeline.delete_asked),
+        "final": since(timeline.final_phase),
+        "final_phase": timeline.final or None,
         "gone": since(timeline.gone),
         "class": failure_class,
         "evidence": list(evidence),
     }
+    if disagrees:
+        line["disagrees"] = list(disagrees)
     if timeline.bounds:
         line["bounds"] = {
             phase: [since(low), since(high)] for phase, (low, high) in timeline.bounds.items()
         }
     return line
+
+
+def _pod(timeline: Timeline) -> dict[str, Any] | None:
+    """How far the launcher pod came, and when; `server` by stamps of the API and the kubelet."""
+    pod, since, made = timeline.pod, timeline.since_sent, timeline.created_stamp
+    if not pod.uid:
+        return None
+    moments = ("seen", "scheduled", "sandbox", "initialised", "started", "gone")
+    return {
+        "name": pod.name,
+        **{each: since(getattr(pod, each)) for each in moments},
+        "server": {each: at - made for each, at in pod.stamps.items() if made is not None},
+    }
+
+
+def _first_refusal(timeline: Timeline) -> dict[str, Any] | None:
+    """What was refused first: the create, a place, a sandbox, an image; and when."""
+    told = [each for each in (timeline.creation.turned_away, timeline.first_refusal) if each]
+    if not told:
+        return None
+    at, words = min(told)
+    return {"at": timeline.since_sent(at), "what": words}
 
 
 def occupancy(timelines: Sequence[Timeline], points: int = 240) -> Occupancy:

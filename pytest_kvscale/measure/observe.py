@@ -14,6 +14,7 @@ from pytest_kvscale.measure.stamps import posix
 from pytest_kvscale.measure.timeline import FINAL, PHASES, Creation, PodFacts, Sign, Timeline
 
 Object = dict[str, Any]
+_GRACE = "deletionGracePeriodSeconds"
 
 
 class Observer:
@@ -27,6 +28,8 @@ class Observer:
         """When a VMI last reached a phase, or its pod or a container changed state."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when a VMI may have settled, or an object is gone."""
+        self.dated: float | None = None
+        """The date (POSIX) at which the clock showed 0; None if its time has no date."""
         self.strangers: dict[str, str] = {}
         """Objects that carry our label and are not ours: name by uid."""
         self._creations: dict[str, Creation] = {}
@@ -46,6 +49,8 @@ class Observer:
         """The newest version seen of each object, by uid."""
         self._blind: dict[str, tuple[float, float]] = {}
         """From when to when a stream's watch was last out of sight."""
+        self._undeleted: dict[int, Timeline] = {}
+        """By id: the timelines of what is there and whose deletion has not been asked for."""
         self._open: dict[int, None] = {}
         """Timelines (by id) of VMIs that may still come to run."""
         self._present: dict[str, dict[str, str]] = {"vms": {}, "vmis": {}, "pods": {}}
@@ -81,6 +86,7 @@ class Observer:
         """The deletion of all objects was asked for."""
         for timeline in self.undeleted():
             timeline.delete_asked = at
+        self._undeleted.clear()
 
     def unanswered(self) -> list[Creation]:
         """The creations the API has not answered, sent or not."""
@@ -96,14 +102,7 @@ class Observer:
 
     def undeleted(self) -> list[Timeline]:
         """The VMIs that are there and whose deletion has not been asked for."""
-        return [
-            each
-            for each in self.timelines.values()
-            if each.delete_asked is None and self._is_present(each)
-        ]
-
-    def _is_present(self, timeline: Timeline) -> bool:
-        return timeline.uid in self._present["pods" if timeline.creation.is_pod else "vmis"]
+        return list(self._undeleted.values())
 
     def end_level(self, at: float) -> None:
         """Close the level: what is seen from now on counts for the deletion only."""
@@ -172,6 +171,7 @@ class Observer:
             pod_of.pod.gone = at
         if timeline is not None and timeline.uid == uid:
             timeline.gone = at
+            self._undeleted.pop(id(timeline), None)
             if during:
                 timeline.lost = timeline.ran
             if timeline.hopeless:
@@ -219,8 +219,12 @@ class Observer:
             return
         metadata, status = vmi["metadata"], vmi.get("status") or {}
         phase = status.get("phase") or ""
+        if timeline.terminating is None and metadata.get("deletionTimestamp"):
+            # The stamp lies in the future by the grace period.
+            stamp, grace = posix(metadata["deletionTimestamp"]), metadata.get(_GRACE) or 0
+            timeline.terminating, timeline.deleted_stamp = at, stamp and stamp - grace
         if phase in FINAL and timeline.final_phase is None:
-            timeline.final_phase = at
+            timeline.final_phase, timeline.final = at, phase
         if self._is_over(at):
             return
         timeline.created_stamp = posix(metadata.get("creationTimestamp"))
@@ -331,6 +335,8 @@ class Observer:
         timeline.uid = uid
         self._by_uid[uid] = timeline
         self._present[stream][uid] = timeline.name
+        if timeline.delete_asked is None:
+            self._undeleted[id(timeline)] = timeline
         creation = timeline.creation
         if creation.refusal is not None and not 400 <= creation.refusal_code < 500:
             # It was created after all: only the answer was lost.
@@ -370,7 +376,12 @@ class Observer:
             self._take_early(timeline, uid)
         if self._is_over(at):
             return
-        if pods.read(timeline, pod, at) and not timeline.restarts:
+
+        def when(stamp: float | None) -> float:
+            told = self._when("pods", stamp, at, since)
+            return at if told is None else told
+
+        if pods.read(timeline, pod, at, when) and not timeline.restarts:
             self.last_progress = at
         if timeline.creation.is_pod:
             phase = pods.phase_of(pod)

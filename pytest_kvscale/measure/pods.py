@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pytest_kvscale.measure.signs import keep, keep_conditions
 from pytest_kvscale.measure.stamps import posix
-from pytest_kvscale.measure.timeline import FINAL, Sign, Timeline
+from pytest_kvscale.measure.timeline import FINAL, PodFacts, Sign, Timeline
 
 Object = dict[str, Any]
 
 _CREATED_BY = "kubevirt.io/created-by"
 
 
-def read(timeline: Timeline, pod: Object, at: float) -> bool:
-    """Take in the state of a VMI's pod; whether it has moved on."""
+def read(timeline: Timeline, pod: Object, at: float, when: Callable[[float | None], float]) -> bool:
+    """Take in the state of a VMI's pod; whether it has moved on.
+
+    `when` says when something happened that is told at `at`, by its stamp (None: it has none).
+    """
     status, facts = pod.get("status") or {}, timeline.pod
     conditions = {each["type"]: each for each in status.get("conditions") or []}
     facts.phase = status.get("phase", "")
-    if facts.scheduled is None and pod["spec"].get("nodeName"):
-        facts.scheduled = at
     states = {each["name"]: each.get("state") or {} for each in _container_statuses(status)}
     main = states if timeline.creation.is_pod else {"compute": states.get("compute", {})}
-    if facts.started is None and main and all("running" in each for each in main.values()):
-        facts.started = at
     facts.has_sandbox = facts.has_sandbox or bool(
         status.get("podIP")
         or _is_true(conditions.get("PodReadyToStartContainers"))
         or any("running" in each or "terminated" in each for each in states.values())
     )
+    _take_moments(facts, pod, conditions, main, when)
     facts.ended = facts.phase in FINAL or any("terminated" in each for each in main.values())
     _take_signs(timeline, status, conditions, states, at)
     state = (
@@ -39,6 +39,38 @@ def read(timeline: Timeline, pod: Object, at: float) -> bool:
     )
     moved, facts.state = state != facts.state, state
     return moved
+
+
+def _take_moments(
+    facts: PodFacts, pod: Object, conditions: Mapping[str, Object], main: Mapping[str, Object],
+    when: Callable[[float | None], float],
+) -> None:  # fmt: skip
+    """Keep how far it came and when, each first."""
+    begun = [each.get("running") or each.get("terminated") or {} for each in main.values()]
+    started = [posix(each.get("startedAt")) for each in begun]
+    runs = bool(main) and all("running" in each for each in main.values())
+    seen = {
+        "seen": (True, posix(pod["metadata"].get("creationTimestamp"))),
+        "scheduled": (bool(pod["spec"].get("nodeName")), _since(conditions, "PodScheduled")),
+        "sandbox": (facts.has_sandbox, _since(conditions, "PodReadyToStartContainers")),
+        "initialised": (
+            _is_true(conditions.get("Initialized")) and facts.has_sandbox,
+            _since(conditions, "Initialized"),
+        ),
+        "started": (runs, max(filter(None, started), default=None)),
+    }
+    for name, (reached, stamp) in seen.items():
+        if reached and getattr(facts, name) is None:
+            setattr(facts, name, when(stamp))
+        if stamp is not None:
+            facts.stamps.setdefault(name, stamp)
+
+
+def _since(conditions: Mapping[str, Object], name: str) -> float | None:
+    condition = conditions.get(name)
+    if condition is None or not _is_true(condition):
+        return None
+    return posix(condition.get("lastTransitionTime"))
 
 
 def owners(pod: Object) -> list[str]:

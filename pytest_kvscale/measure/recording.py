@@ -5,7 +5,8 @@
 * `plan`: the `level` (how many VMIs were asked for) and the `qps` of their creation;
 * `create`: `name`, `sent`, `status` (HTTP status of the answer; 0 if none came until the deadline,
   null if the level ended before), and, where the API refused, `message`; `due` if it was
-  recorded; `vmis`, if the object makes several; `pod`, if it is a plain one;
+  recorded; `turned_away`, if it was sent more than once: when it was first answered by no
+  success, and how; `vmis`, if the object makes several; `pod`, if it is a plain one;
 * `vmis`, `pods`, `events` (and `vms`, the objects that make VMIs): `event` as received, with
   `type` and `object`; or `list`, with `resourceVersion` and the number of `items`; a list that
   came later has all its `objects`, and `since`, when all was known last; or `resumed`, when a
@@ -51,6 +52,9 @@ class Recorder:
             more["vmis"] = creation.vmis
         if creation.is_pod:
             more["pod"] = True
+        if creation.turned_away is not None:
+            moment, words = creation.turned_away
+            more["turned_away"] = [round(moment - self._start, 6), words]
         sent = None if creation.sent is None else round(creation.sent - self._start, 6)
         due = round(creation.due - self._start, 6)
         self.write("create", at, name=creation.name, due=due, sent=sent, status=status, **more)
@@ -106,6 +110,9 @@ def replay(lines: Iterable[Line]) -> Observer:
             creation.sent = line.get("sent")
             creation.vmis = int(line.get("vmis", 1))
             creation.is_pod = bool(line.get("pod"))
+            if "turned_away" in line:
+                moment, words = line["turned_away"]
+                creation.turned_away = (float(moment), str(words))
             observer.expect(creation)
             status = line.get("status", 0)
             if status is None:

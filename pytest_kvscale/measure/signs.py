@@ -11,8 +11,21 @@ from pytest_kvscale.measure.timeline import Sign, Timeline
 Object = dict[str, Any]
 
 
+_REFUSALS = frozenset(
+    {
+        "ErrImageNeverPull", "ErrImagePull", "FailedAttachVolume", "FailedCreate",
+        "FailedCreatePodSandBox", "FailedGuaranteeResources", "FailedKillPod", "FailedMount",
+        "FailedScheduling", "ImagePullBackOff", "InvalidImageName", "Unschedulable",
+    }
+)  # fmt: skip
+"""Reasons by which something is refused that may be granted later."""
+
+
 def keep(timeline: Timeline, sign: Sign) -> None:
     """Keep a sign; one that says the same as another takes its place, and is counted."""
+    first = timeline.first_refusal
+    if sign.reason in _REFUSALS and (first is None or sign.at < first[0]):
+        timeline.first_refusal = (sign.at, sign.text())
     for index, held in enumerate(timeline.signs):
         if (held.source, held.reason, held.message) == (sign.source, sign.reason, sign.message):
             if held.source == "event":

@@ -50,6 +50,8 @@ class Creation:
     """Why it was not created, if it was not."""
     refusal_code: int = 0
     """HTTP status of the refusal; 0 without an answer."""
+    turned_away: tuple[float, str] | None = None
+    """When the API first answered with something else than success, and its words."""
     vmis: int = 1
     """How many VMIs the object makes."""
     is_pod: bool = False
@@ -65,9 +67,15 @@ class PodFacts:
     uid: str = ""
     name: str = ""
     phase: str = ""
+    seen: float | None = None
     scheduled: float | None = None
+    sandbox: float | None = None
+    """When its containers could begin: it had a sandbox and an address."""
+    initialised: float | None = None
     started: float | None = None
     """When the compute container ran."""
+    stamps: dict[str, float] = dataclasses.field(default_factory=dict)
+    """The server's stamps of the same moments, and of its creation, by their names here."""
     has_sandbox: bool = False
     ended: bool = False
     gone: float | None = None
@@ -93,12 +101,21 @@ class Timeline:
     """For phases learnt from a list after a lost watch: between which times it happened."""
     pod: PodFacts = dataclasses.field(default_factory=PodFacts)
     signs: list[Sign] = dataclasses.field(default_factory=list)
+    first_refusal: tuple[float, str] | None = None
+    """When something was refused first (a create, a place, a sandbox, an image), and its words."""
     lost: bool = False
     """It ran, and then no longer did, before the level ended."""
     restarts: int = 0
     """How often its owner put a new VMI in its place."""
     delete_asked: float | None = None
+    terminating: float | None = None
+    """When it was first seen marked for deletion."""
+    deleted_stamp: float | None = None
+    """The server's stamp of the moment its deletion was asked for."""
     final_phase: float | None = None
+    """When it was first seen Succeeded or Failed."""
+    final: str = ""
+    """Which of them."""
     gone: float | None = None
 
     @property
@@ -128,8 +145,9 @@ class Timeline:
     def begin_again(self) -> None:
         """Its owner has put a new VMI in its place; what it reached before stays known."""
         self.restarts += 1
-        self.uid = self.phase = ""
+        self.uid = self.phase = self.final = ""
         self.created_stamp = self.final_phase = self.gone = None
+        self.terminating = self.deleted_stamp = None
         self.stamps, self.pod = {}, PodFacts()
         for sign in self.signs:
             sign.current = False

@@ -27,7 +27,8 @@ def properties(run: Json, cluster: Json, reports: Sequence[Json]) -> Iterator[tu
 def _level(level: Json, prefix: str) -> Iterator[tuple[str, str]]:
     for name in ("verdict", "requested", "created", "running", "deleted", "left_behind"):
         yield f"{prefix}.{name}", str(level[name])
-    for name in ("p50", "p90", "p95", "p99", "max", "mean"):
+    ends = ("p50_low", "p50_high", "p95_low", "p95_high")
+    for name in ("p50", "p90", "p95", "p99", "max", "mean", *ends):
         value = level["phases"]["Running"][name]
         if value is not None:
             yield f"{prefix}.{name}", str(value)

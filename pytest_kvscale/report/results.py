@@ -18,7 +18,6 @@ from pytest_kvscale.measure.figures import row
 
 SCHEMA = "kvscale/v1"
 LATEST = "latest"
-UNDER_WAY = ".under-way.json"
 REPORTS = ".levels"
 Json = dict[str, Any]
 
@@ -38,7 +37,14 @@ def level_object(result: DensityResult) -> Json:
         "left_behind": figures.left_behind,
         "failures": dict(result.failures),
         "phases": figures.phases,
+        "slowest": figures.slowest,
         "deletion": figures.deletion,
+        "clocks": {
+            each: value
+            for each, value in figures.clocks.items()
+            if each not in ("by_vmi", "warnings")
+        },
+        "warnings": list(result.warnings),
         "rates": figures.rates,
         "pacing": figures.pacing,
         "slo": [
@@ -64,7 +70,8 @@ def vmi_rows(result: DensityResult) -> list[Json]:
     for timeline in result.figures.timelines:
         finding = result.findings.get(timeline.name)
         name, evidence = (finding.name, finding.evidence) if finding else (None, ())
-        rows.append(row(timeline, name, evidence))
+        disagrees = result.figures.clocks["by_vmi"].get(timeline.name, ())
+        rows.append(row(timeline, name, evidence, disagrees))
     return rows
 
 
@@ -93,21 +100,6 @@ class ResultsFolder:
                 f"results cannot be written to {self.path}: {problem.strerror or problem}"
             ) from None
         return self.path
-
-    def note_under_way(self, what: Json | None) -> None:
-        """Note what is being created from now on; None: it is gone again."""
-        if what is None:
-            (self.path / UNDER_WAY).unlink(missing_ok=True)
-        else:
-            self._write(UNDER_WAY, json.dumps(what))
-
-    def under_way(self) -> Json | None:
-        """What a process of this run had under way when it ended, if it did not finish."""
-        try:
-            noted: Json = json.loads((self.path / UNDER_WAY).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        return noted
 
     def write_report(self, number: int, report: Json) -> None:
         """Write the report of the run's n-th level (from 1), for another process to read."""

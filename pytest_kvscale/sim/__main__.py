@@ -37,9 +37,21 @@ def main(arguments: list[str] | None = None) -> int:
         help="let in only those with a token of this CSV file: token,user,uid,\"group1,group2\" "
         "(with --tls also those with a certificate); the kubeconfig has the first one",
     )  # fmt: skip
+    parser.add_argument(
+        "--anonymous-auth", action="store_true",
+        help="let in those without token and certificate as system:anonymous, who may do little",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-requests-inflight", type=_count, metavar="N",
+        help="reading requests worked on at a time, beyond them 429 (0: no limit)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-mutating-requests-inflight", type=_count, metavar="N",
+        help="writing requests worked on at a time, beyond them 429 (0: no limit)",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     try:
-        chosen = profile.load(options.profile)
+        chosen = _with_limits(profile.load(options.profile), options)
         gate = _gate(options)
     except ConfigurationError as problem:
         print(f"error: {problem}", file=sys.stderr)
@@ -51,7 +63,21 @@ def _gate(options: argparse.Namespace) -> Gate:
     return Gate(
         read_tokens(options.tokens) if options.tokens is not None else {},
         Authority() if options.tls else None,
+        options.anonymous_auth,
     )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def _with_limits(chosen: profile.Profile, options: argparse.Namespace) -> profile.Profile:
+    """The profile with the limits that the command line sets."""
+    names = ("max_requests_inflight", "max_mutating_requests_inflight")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return chosen.model_copy(update={"api": chosen.api.model_copy(update=given)})
 
 
 async def _serve(chosen: profile.Profile, gate: Gate, options: argparse.Namespace) -> int:

@@ -13,10 +13,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from pytest_kvscale.sim import deletion, errors, patch, selectors
+from pytest_kvscale.sim import apply, deletion, errors, ownership, patch, selectors
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
+from pytest_kvscale.sim.managed_fields import Writer
+from pytest_kvscale.sim.ownership import BY_ITSELF, By, Ownership
 from pytest_kvscale.sim.resources import NAMESPACES, PODS, Resource
 from pytest_kvscale.sim.store import Store, Stored, Watch
 from pytest_kvscale.sim.validation import check_name, check_type
@@ -104,7 +106,12 @@ class Api:
     # Writing --------------------------------------------------------------------------------
 
     def create(
-        self, resource: Resource, namespace: str, obj: Object, dry_run: bool = False
+        self,
+        resource: Resource,
+        namespace: str,
+        obj: Object,
+        dry_run: bool = False,
+        by: By = BY_ITSELF,
     ) -> Object:
         """Make a new object."""
         check_type(resource, obj)
@@ -138,12 +145,15 @@ class Api:
         obj["metadata"] = metadata
         if resource.status_subresource and resource is not NAMESPACES and resource.custom:
             obj.pop("status", None)
-        admit = self.admission.get(resource)
+        metadata.pop("managedFields", None)
+        asked, admit = obj, self.admission.get(resource)
         if admit is not None:
             obj = admit(obj)
         if resource in self.rules:
             self.rules[resource](obj)
-        return obj if dry_run else self.store.put(resource, obj)
+        now = self.calendar.stamp()
+        owners = ownership.of_new(resource, asked if resource.custom else obj, by, now)
+        return ownership.shown(obj, owners) if dry_run else self.store.put(resource, obj, owners)
 
     def replace(
         self,
@@ -153,6 +163,7 @@ class Api:
         obj: Object,
         subresource: str = "",
         dry_run: bool = False,
+        by: By = BY_ITSELF,
     ) -> Object:
         """Put another object in the place of one that is there."""
         check_type(resource, obj)
@@ -167,7 +178,8 @@ class Api:
                 "the namespace of the provided object does not match the namespace sent on the "
                 "request"
             )
-        return self._write(resource, self.get(resource, namespace, name), obj, subresource, dry_run)
+        stored = self.get(resource, namespace, name)
+        return self._write(resource, stored, obj, subresource, dry_run, by)
 
     def patch(
         self,
@@ -178,11 +190,40 @@ class Api:
         media_type: str,
         subresource: str = "",
         dry_run: bool = False,
+        by: By = BY_ITSELF,
     ) -> Object:
         """Change a part of an object."""
         stored = self.get(resource, namespace, name)
-        changed = patch.apply(resource, stored.obj, change, media_type)
-        return self._write(resource, stored, changed, subresource, dry_run)
+        obj = stored.obj
+        if patch.concerns_owners(change, media_type):
+            obj = ownership.shown(obj, stored.ownership)
+        changed = patch.apply(resource, obj, change, media_type)
+        return self._write(resource, stored, changed, subresource, dry_run, by)
+
+    def apply(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        config: Any,
+        by: Writer,
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> tuple[Object, bool]:
+        """Server-side apply; returns the object and whether it was made."""
+        stored = self.store.get(resource, namespace, name)
+        if stored is None and by.subresource:
+            raise errors.not_found(resource, name)
+        config = apply.check(resource, config)
+        apply.check_place(config, resource, namespace, name, stored is not None)
+        request = apply.Request(config, by.manager, force, by.subresource, self.calendar.stamp())
+        if stored is None:
+            new, managed = apply.apply(resource, {}, {}, request)
+            made = self.create(resource, namespace, new, dry_run, Ownership(managed))
+            return made, True
+        new, managed = apply.apply(resource, stored.obj, stored.ownership.managed, request)
+        owners = stored.ownership if managed == stored.ownership.managed else Ownership(managed)
+        return self._write(resource, stored, new, by.subresource, dry_run, owners), False
 
     def delete(
         self,
@@ -229,11 +270,20 @@ class Api:
     # The rules of writing -------------------------------------------------------------------
 
     def _write(
-        self, resource: Resource, stored: Stored, wanted: Object, subresource: str, dry_run: bool
+        self,
+        resource: Resource,
+        stored: Stored,
+        wanted: Object,
+        subresource: str,
+        dry_run: bool,
+        by: By,
     ) -> Object:
         old, new = stored.obj, dict(wanted)
         held, given = old["metadata"], dict(new.get("metadata") or {})
         _check_precondition(resource, held, given)
+        before = ownership.asked_for(
+            stored.ownership, given.pop("managedFields", None), subresource
+        )
         for key in _SYSTEM_METADATA:
             given.pop(key, None)
             if key in held:
@@ -251,12 +301,13 @@ class Api:
                     new["status"] = old["status"]
         if resource.generation and self._counts(resource, old, new):
             new["metadata"] = {**new["metadata"], "generation": held.get("generation", 1) + 1}
-        if old == new:
-            return old
+        owners = ownership.of_changed(before, old, new, resource, by, self.calendar.stamp())
+        if old == new and owners is stored.ownership:
+            return ownership.shown(old, owners) if dry_run else old
         if resource in self.rules and not subresource and "deletionTimestamp" not in held:
             self.rules[resource](new)
         if dry_run:
-            return new
+            return ownership.shown(new, owners)
         metadata = new["metadata"]
         if (
             "deletionTimestamp" in metadata
@@ -267,8 +318,9 @@ class Api:
             # Its watchers see it as it was last stored, the writer as it would have been.
             gone = self.store.remove(resource, old)
             version = gone["metadata"]["resourceVersion"]
-            return {**new, "metadata": {**metadata, "resourceVersion": version}}
-        return self.store.put(resource, new)
+            seen = {**new, "metadata": {**metadata, "resourceVersion": version}}
+            return ownership.shown(seen, owners)
+        return self.store.put(resource, new, owners)
 
     @staticmethod
     def _counts(resource: Resource, old: Object, new: Object) -> bool:

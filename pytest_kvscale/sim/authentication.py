@@ -1,13 +1,15 @@
 """Who asks: bearer tokens and client certificates of the embedded API, as kube-apiserver has them.
 
 Tokens come from a file as for kube-apiserver's `--token-auth-file`: lines of
-`token,user,uid,"group1,group2"`. Certificates name the user (CN) and the groups (O). What a user
-may do is not decided here.
+`token,user,uid,"group1,group2"`. Certificates name the user (CN) and the groups (O). Who shows
+credentials that nobody knows is not let in, also where those without any are. What a user may do
+is not decided here (`guard`, `authorization`).
 """
 
 from __future__ import annotations
 
 import base64
+import contextvars
 import csv
 import dataclasses
 import hmac
@@ -23,7 +25,7 @@ from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.tls import Authority
 
 ADMIN, ADMINS = "kubernetes-admin", "system:masters"
-AUTHENTICATED = "system:authenticated"
+AUTHENTICATED, UNAUTHENTICATED = "system:authenticated", "system:unauthenticated"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +35,22 @@ class User:
     name: str
     uid: str = ""
     groups: tuple[str, ...] = ()
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """What else is known of the user: keys with their values."""
+
+    def with_group(self, group: str) -> User:
+        """The same user, in this group too."""
+        if group in self.groups:
+            return self
+        return dataclasses.replace(self, groups=(*self.groups, group))
 
 
-# Older versions of aiohttp have text as keys, newer ones warn of it.
-USER: Any = getattr(web, "RequestKey", lambda name, _: name)("user", User)
-"""Where a request keeps its `User`."""
+CALLER: contextvars.ContextVar[User | None] = contextvars.ContextVar("caller", default=None)
+"""Whose request is being carried out; None: the cluster's own components, who may do all."""
 OPEN_TO_ALL = User(ADMIN, groups=(ADMINS, AUTHENTICATED))
 """Who everybody is where nobody has to say who they are."""
+ANONYMOUS = User("system:anonymous", groups=(UNAUTHENTICATED,))
+"""Who everybody without credentials is where they are let in as such."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -48,26 +59,30 @@ class Gate:
 
     tokens: Mapping[str, User] = dataclasses.field(default_factory=dict)
     authority: Authority | None = None
+    anonymous: bool = False
+    """Whether those without credentials are let in as `system:anonymous`."""
 
     def admit(self, request: web.BaseRequest) -> User:
         """Who sent the request; 401 if that is not known."""
-        if not self.tokens and self.authority is None:
-            return OPEN_TO_ALL
-        user = _by_certificate(request) or self._by_token(request)
+        user, token = _by_certificate(request), bearer_token(request)
+        if user is None and token:
+            user = self.by_token(token)
+        elif user is None and self.anonymous:
+            user = ANONYMOUS
+        elif user is None and not self.tokens and self.authority is None:
+            user = OPEN_TO_ALL
         if user is None:
             raise errors.unauthorized()
         return user
 
-    def _by_token(self, request: web.BaseRequest) -> User | None:
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            return None
-        sent = given.strip().encode()
+    def by_token(self, token: str) -> User | None:
+        """Who has this token."""
+        sent = token.encode(errors="surrogateescape")
         return next(
             (
                 user
-                for token, user in self.tokens.items()
-                if hmac.compare_digest(token.encode(), sent)
+                for known, user in self.tokens.items()
+                if hmac.compare_digest(known.encode(), sent)
             ),
             None,
         )
@@ -117,6 +132,12 @@ def _tokens(rows: Iterable[list[str]], path: Path) -> dict[str, User]:
     if not found:
         raise ConfigurationError(f"the tokens {path} hold no token")
     return found
+
+
+def bearer_token(request: web.BaseRequest) -> str:
+    """The bearer token of a request; empty if it has none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _by_certificate(request: web.BaseRequest) -> User | None:

@@ -18,6 +18,7 @@ from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.faults import Faults
 from pytest_kvscale.sim.latency import Latency
+from pytest_kvscale.sim.managed_fields import Writer
 from pytest_kvscale.sim.metrics.apiserver import ApiAccount, Asked
 from pytest_kvscale.sim.metrics.traffic import LOST, Traffic
 from pytest_kvscale.sim.patch import MERGE_PATCH, STRATEGIC_MERGE_PATCH
@@ -82,6 +83,8 @@ class Client:
         self.account = account
         self.traffic = traffic
         self._informed: set[Resource] = set()
+        self.writer = Writer(_manager(component))
+        self._status_writer = Writer(_manager(component), "status")
         self.limiter = RateLimiter(limit)
         self.requests: Requests = collections.Counter()
         self._latency = latency
@@ -114,14 +117,15 @@ class Client:
         """Make an object."""
         name = obj["metadata"].get("name") or obj["metadata"].get("generateName", "")
         async with self._sent("create", resource, name):
-            return self.api.create(resource, namespace, obj)
+            return self.api.create(resource, namespace, obj, by=self.writer)
 
     async def update(self, resource: Resource, obj: Object, status: bool = False) -> Object:
         """Replace an object by a changed copy of it; 409 if it was changed meanwhile."""
         metadata = obj["metadata"]
         namespace, sub = metadata.get("namespace", ""), "status" if status else ""
+        by = self._status_writer if status else self.writer
         async with self._sent("update", resource, metadata["name"], sub):
-            return self.api.replace(resource, namespace, metadata["name"], obj, sub)
+            return self.api.replace(resource, namespace, metadata["name"], obj, sub, by=by)
 
     async def patch(
         self, resource: Resource, obj: Object, change: Object, status: bool = False
@@ -134,8 +138,9 @@ class Client:
         metadata = obj["metadata"]
         media_type = MERGE_PATCH if resource.custom else STRATEGIC_MERGE_PATCH
         namespace, sub = metadata.get("namespace", ""), "status" if status else ""
-        async with self._sent("patch", resource, metadata["name"], sub):
-            return self.api.patch(resource, namespace, metadata["name"], change, media_type, sub)
+        by, name = self._status_writer if status else self.writer, metadata["name"]
+        async with self._sent("patch", resource, name, sub):
+            return self.api.patch(resource, namespace, name, change, media_type, sub, by=by)
 
     async def delete(
         self, resource: Resource, obj: Object, grace: int | None = None, propagation: str = ""
@@ -254,6 +259,22 @@ class Client:
         if self.reachable and trouble.carried_out:
             return None
         return str(trouble.answer.code) if trouble.answer is not None and self.reachable else ""
+
+
+_PROGRAMS = {
+    "default-scheduler": "kube-scheduler",
+    "generic-garbage-collector": "kube-controller-manager",
+    "namespace-controller": "kube-controller-manager",
+}
+"""The programs that some components are parts of."""
+
+
+def _manager(component: str) -> str:
+    """The name under which a component owns fields: its program's, without the node's."""
+    for per_node in ("kubelet", "virt-handler"):
+        if component.startswith(per_node):
+            return per_node
+    return _PROGRAMS.get(component, component)
 
 
 def condition_of(obj: Object, kind: str) -> Object | None:

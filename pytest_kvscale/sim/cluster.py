@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from pytest_kvscale.sim import discovery, pods
+from pytest_kvscale.sim import discovery, pods, rbac
 from pytest_kvscale.sim.api import Api
 from pytest_kvscale.sim.authentication import Gate
 from pytest_kvscale.sim.client import Client
@@ -19,16 +19,20 @@ from pytest_kvscale.sim.component_pods import ComponentPods
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.faults import Faults
+from pytest_kvscale.sim.guard import Guard
+from pytest_kvscale.sim.in_flight import InFlight
 from pytest_kvscale.sim.latency import Latency
 from pytest_kvscale.sim.logs import Logs
 from pytest_kvscale.sim.machine import Machine
 from pytest_kvscale.sim.metrics.served import Metrics
 from pytest_kvscale.sim.players import garbage_collector, virt_api_kinds
+from pytest_kvscale.sim.players.cluster_roles import ClusterRoleAggregation
 from pytest_kvscale.sim.players.garbage_collector import GarbageCollector
 from pytest_kvscale.sim.players.kubelet import LEASE_NAMESPACE, Kubelet
 from pytest_kvscale.sim.players.namespaces import NamespaceController
 from pytest_kvscale.sim.players.replica_sets import ReplicaSetController
 from pytest_kvscale.sim.players.scheduler import Scheduler
+from pytest_kvscale.sim.players.service_accounts import ServiceAccountController
 from pytest_kvscale.sim.players.settings import Effective, effective
 from pytest_kvscale.sim.players.team import Team
 from pytest_kvscale.sim.players.virt_api import check_kubevirt, vmi_admission
@@ -73,7 +77,11 @@ class EmbeddedCluster:
         latency = Latency(profile.api, draws, self.faults.pace)
         self.metrics = Metrics(profile, self.store)
         version = discovery.version(profile.versions.kubernetes, name, seed)
-        self.server = Server(self.api, latency, version, self.faults, self.metrics.api, self.gate)
+        in_flight = InFlight(
+            profile.api.max_requests_inflight, profile.api.max_mutating_requests_inflight
+        )
+        guard = Guard(self.api, self.gate, in_flight)
+        self.server = Server(self.api, latency, version, self.faults, self.metrics.api, guard)
         self.clients: dict[str, Client] = {}
         self.components: list[Component] = []
         self.machines: dict[str, Machine] = {}
@@ -111,6 +119,7 @@ class EmbeddedCluster:
         self.api.rules[KUBEVIRTS] = check_kubevirt
         self.api.rules[VMS] = virt_api_kinds.check_vm
         self.api.rules[VMIRS] = virt_api_kinds.check_replica_set
+        rbac.make_defaults(self.api)
         self._settings = effective(profile, {"configuration": profile.kubevirt.configuration})
         self._limits = self._settings.rate_limits
         self.faults.webhooks = self._component("virt-api", lambda _: None, forgets=False).process
@@ -146,6 +155,10 @@ class EmbeddedCluster:
     def _make_controller_manager(self, component: Component) -> None:
         process = component.process
         NamespaceController(process, self._client("namespace-controller", _UNLIMITED, component))
+        accounts = self._client("service-account-controller", _UNLIMITED, component)
+        ServiceAccountController(process, accounts)
+        aggregation = self._client("clusterrole-aggregation-controller", _UNLIMITED, component)
+        ClusterRoleAggregation(process, aggregation)
         collector = self._client("generic-garbage-collector", garbage_collector.LIMIT, component)
         GarbageCollector(process, collector)
 

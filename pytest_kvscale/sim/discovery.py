@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_kvscale.sim import resources
 from pytest_kvscale.sim.errors import Object
-from pytest_kvscale.sim.resources import READ_WRITE, Resource
+from pytest_kvscale.sim.resources import Resource
 
 
 def version(git_version: str, profile: str, seed: int) -> Object:
@@ -52,6 +52,18 @@ def _resource_list(group: str, api_version: str) -> Object:
     entries: list[Object] = []
     for each in resources.of_group(group, api_version):
         entries.append(_entry(each))
+        if each is resources.SERVICE_ACCOUNTS:
+            entries.append(
+                {
+                    "name": "serviceaccounts/token",
+                    "singularName": "",
+                    "namespaced": True,
+                    "group": "authentication.k8s.io",
+                    "version": "v1",
+                    "kind": "TokenRequest",
+                    "verbs": ["create"],
+                }
+            )
         if each.status_subresource:
             entries.append(
                 {
@@ -76,7 +88,7 @@ def _entry(resource: Resource) -> Object:
         "singularName": resource.singular,
         "namespaced": resource.namespaced,
         "kind": resource.kind,
-        "verbs": list(READ_WRITE),
+        "verbs": list(resource.verbs),
         **({"shortNames": list(resource.short_names)} if resource.short_names else {}),
         **({"categories": list(resource.categories)} if resource.categories else {}),
     }

@@ -13,6 +13,7 @@ from pytest_kvscale.sim import errors, resources
 from pytest_kvscale.sim.api import Page, Query
 from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.metrics.apiserver import Asked
+from pytest_kvscale.sim.patch import APPLY_PATCH
 from pytest_kvscale.sim.resources import Resource
 from pytest_kvscale.sim.store import encode
 
@@ -52,7 +53,10 @@ def parse(path: str) -> Target | None:
         return None
     name = rest[1] if len(rest) > 1 else ""
     subresource = rest[2] if len(rest) > 2 else ""
-    if subresource and not (subresource == "status" and resource.status_subresource):
+    if subresource and not (
+        (subresource == "status" and resource.status_subresource)
+        or (subresource == "token" and resource is resources.SERVICE_ACCOUNTS)
+    ):
         return None
     if resource.namespaced and name and not namespace:
         return None
@@ -62,6 +66,11 @@ def parse(path: str) -> Target | None:
 def verb_of(request: web.BaseRequest, target: Target) -> str:
     """The API verb of a request; 405 where the path has no such verb."""
     verb = VERBS.get(request.method, "")
+    if "get" not in target.resource.verbs or target.subresource == "token":
+        in_place = bool(target.namespace) is target.resource.namespaced
+        if verb == "create" and in_place and bool(target.name) is bool(target.subresource):
+            return verb
+        raise errors.method_not_allowed()
     if target.name:
         if verb in ("get", "update", "patch", "delete"):
             return verb
@@ -84,6 +93,8 @@ def asked_of(request: web.BaseRequest) -> Asked | None:
         verb = verb_of(request, target)
     except StatusError:
         return None
+    if verb == "patch" and request.content_type == APPLY_PATCH:
+        verb = "apply"
     dry_run = "All" in request.query.getall("dryRun", [])
     kind, sub = target.resource, target.subresource
     return Asked(verb, kind, sub, target.name, target.namespace, dry_run)
@@ -119,6 +130,7 @@ _PATCH_TYPES = [
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
 ]
 
 
@@ -139,7 +151,7 @@ async def body_of(request: web.BaseRequest) -> Any:
     if request.content_type not in accepted and request.method != "DELETE":
         raise errors.unsupported_media_type(accepted)
     try:
-        if request.content_type == "application/yaml":
+        if request.content_type in ("application/yaml", "application/apply-patch+yaml"):
             return yaml.safe_load(raw)
         return json.loads(raw)
     except (ValueError, yaml.YAMLError) as problem:

@@ -8,6 +8,7 @@ from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.profile import ApiTimes
 from pytest_kvscale.sim.resources import VMIRS, VMIS, VMS
 
+_NAMED_BY_RUN = ("namespaces", "configmaps")
 BEHIND_WEBHOOKS = tuple(each.plural for each in (VMS, VMIRS, VMIS))
 
 
@@ -32,7 +33,7 @@ class Latency:
         base *= self._pace("kube-apiserver")
         if verb == "create" and plural in BEHIND_WEBHOOKS:
             base += times.webhooks * self._pace("virt-api")
-        # A run's namespace has another name every time, and must take the same time.
-        key = (caller, verb, plural, "" if plural == "namespaces" else name)
+        # A run's namespace and its notes have another name every time, and must take the same time.
+        key = (caller, verb, plural, "" if plural in _NAMED_BY_RUN else name)
         nth = self._draws.nth("request", *key)
         return base * self._draws.spread(times.spread, "latency", *key, nth)

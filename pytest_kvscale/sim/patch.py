@@ -13,6 +13,7 @@ from pytest_kvscale.sim.resources import Resource
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
 
 _MERGE_KEYS = {
     "conditions": "type",
@@ -51,6 +52,19 @@ def apply(resource: Resource, obj: Object, patch: Any, media_type: str) -> Objec
     raise unsupported_media_type(
         accepted if resource.custom else [*accepted, STRATEGIC_MERGE_PATCH]
     )
+
+
+def concerns_owners(change: Any, media_type: str) -> bool:
+    """Whether a patch names `managedFields`, or what contains them, by a path."""
+    if media_type != JSON_PATCH or not isinstance(change, list):
+        return False
+    named = [str(each.get(key)) for each in change if isinstance(each, dict) for key in _PATHS]
+    return any(
+        path in ("", "/metadata") or path.startswith("/metadata/managedFields") for path in named
+    )
+
+
+_PATHS = ("path", "from")
 
 
 def merge(target: Any, patch: Any) -> Any:

@@ -47,6 +47,12 @@ class ApiTimes(Document):
     webhooks: Seconds
     """On top, for the creation of a VM, a replica set or a VMI: virt-api's webhooks."""
     spread: Share
+    max_requests_inflight: Count = 400
+    """How many reading requests it works on at a time before it sheds more (429); 0: no limit.
+
+    Watches are not counted."""
+    max_mutating_requests_inflight: Count = 200
+    """How many writing requests; 0: no limit."""
 
 
 class NodeHardware(Document):

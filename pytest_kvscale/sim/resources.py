@@ -26,6 +26,8 @@ class Resource:
     field_selectors: tuple[str, ...] = ()
     """Fields, beside name and namespace, that a field selector may name."""
     generation: bool = True
+    verbs: tuple[str, ...] = READ_WRITE
+    """What can be done with it; a review is answered when it is created, and not stored."""
 
     @property
     def singular(self) -> str:
@@ -75,6 +77,45 @@ SERVICES = Resource(
     field_selectors=("spec.clusterIP", "spec.type"), generation=False,
 )  # fmt: skip
 LEASES = Resource("coordination.k8s.io", "v1", "Lease", "leases", generation=False)
+SERVICE_ACCOUNTS = Resource(
+    "", "v1", "ServiceAccount", "serviceaccounts", ("sa",), generation=False
+)
+ROLES = Resource("rbac.authorization.k8s.io", "v1", "Role", "roles", generation=False)
+ROLE_BINDINGS = Resource(
+    "rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", generation=False
+)
+CLUSTER_ROLES = Resource(
+    "rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", namespaced=False,
+    generation=False,
+)  # fmt: skip
+CLUSTER_ROLE_BINDINGS = Resource(
+    "rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings",
+    namespaced=False, generation=False,
+)  # fmt: skip
+SELF_ACCESS_REVIEWS = Resource(
+    "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews",
+    namespaced=False, verbs=("create",),
+)  # fmt: skip
+ACCESS_REVIEWS = Resource(
+    "authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews",
+    namespaced=False, verbs=("create",),
+)  # fmt: skip
+LOCAL_ACCESS_REVIEWS = Resource(
+    "authorization.k8s.io", "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews",
+    verbs=("create",),
+)  # fmt: skip
+SELF_RULES_REVIEWS = Resource(
+    "authorization.k8s.io", "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews",
+    namespaced=False, verbs=("create",),
+)  # fmt: skip
+SELF_REVIEWS = Resource(
+    "authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews",
+    namespaced=False, verbs=("create",),
+)  # fmt: skip
+TOKEN_REVIEWS = Resource(
+    "authentication.k8s.io", "v1", "TokenReview", "tokenreviews", namespaced=False,
+    verbs=("create",),
+)  # fmt: skip
 DEPLOYMENTS = Resource(
     "apps", "v1", "Deployment", "deployments", ("deploy",), ("all",), status_subresource=True
 )
@@ -102,6 +143,9 @@ KUBEVIRTS = Resource(
 SERVED: tuple[Resource, ...] = (
     NAMESPACES, NODES, PODS, EVENTS, CONFIG_MAPS, SECRETS, SERVICES, LEASES, DEPLOYMENTS,
     DAEMON_SETS, CONTROLLER_REVISIONS, VMS, VMIRS, VMIS, KUBEVIRTS,
+    SERVICE_ACCOUNTS, ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS,
+    SELF_ACCESS_REVIEWS, ACCESS_REVIEWS, LOCAL_ACCESS_REVIEWS, SELF_RULES_REVIEWS, SELF_REVIEWS,
+    TOKEN_REVIEWS,
 )  # fmt: skip
 
 _BY_PATH = {(each.group, each.version, each.plural): each for each in SERVED}

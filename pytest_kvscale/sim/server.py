@@ -15,11 +15,11 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from pytest_kvscale.errors import ConfigurationError
-from pytest_kvscale.sim import discovery, errors, fault_kinds, resources, table
+from pytest_kvscale.sim import discovery, errors, fault_kinds, resources, table, write_options
 from pytest_kvscale.sim.api import Api, Page
-from pytest_kvscale.sim.authentication import USER, Gate
 from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.faults import Active, Faults, Stream, Trouble
+from pytest_kvscale.sim.guard import Guard
 from pytest_kvscale.sim.http import (
     VERBS,
     Target,
@@ -44,7 +44,9 @@ from pytest_kvscale.sim.http import (
 )
 from pytest_kvscale.sim.latency import Latency
 from pytest_kvscale.sim.listener import CutError, Listener
+from pytest_kvscale.sim.managed_fields import Writer
 from pytest_kvscale.sim.metrics.apiserver import ApiAccount
+from pytest_kvscale.sim.patch import APPLY_PATCH
 from pytest_kvscale.sim.resources import Resource
 from pytest_kvscale.sim.store import Stored, Watch, encode
 
@@ -68,13 +70,13 @@ class Server:
         version: Object,
         faults: Faults,
         account: ApiAccount,
-        gate: Gate | None = None,
+        guard: Guard,
     ) -> None:
         self._api = api
         self._latency = latency
         self._version = version
         self._faults = faults
-        self._gate = gate or Gate()
+        self._guard = guard
         self._watches: dict[Watch, None] = {}
         self._account = account
         self.doors: list[Door] = []
@@ -89,7 +91,7 @@ class Server:
 
     async def start(self, host: str, port: int) -> str:
         """Begin to serve, with TLS if the gate has an authority; returns the server's URL."""
-        authority = self._gate.authority
+        authority = self._guard.gate.authority
         tls = authority.server_context(host) if authority is not None else None
         return await self._listener.start(host, port, tls)
 
@@ -126,7 +128,7 @@ class Server:
         code = CLIENT_CLOSED
         response: web.StreamResponse
         try:
-            request[USER] = self._gate.admit(request)
+            self._guard.admit(request)
             path = request.path
             opened = await self._through_a_door(request, path)
             if opened is not None:
@@ -140,7 +142,8 @@ class Server:
             else:
                 plural = target.resource.plural
                 verb = verb_of(request, target)
-                response = await self._answer_about_objects(request, target, verb)
+                with self._guard.in_flight.hold(verb):
+                    response = await self._answer_about_objects(request, target, verb)
             code = response.status
         except StatusError as refusal:
             code = refusal.code
@@ -244,6 +247,11 @@ class Server:
             self._api, target.resource, target.namespace, target.name,
         )  # fmt: skip
         as_table = "as=Table" in request.headers.get("Accept", "")
+        agent, media_type = request.headers.get("User-Agent", ""), request.content_type
+        applies = verb == "patch" and media_type == APPLY_PATCH
+        if verb in ("create", "update", "patch"):
+            asked = write_options.read(verb, request.query, agent, applies)
+            by = Writer(asked.manager, target.subresource)
         match verb:
             case "list":
                 return self._list(request, target, as_table)
@@ -252,24 +260,30 @@ class Server:
                 if as_table:
                     return answer(self._table(kind, Page([stored], stored.version)))
                 return answer_raw(stored.raw)
+            case "create" if self._guard.answers(kind, target.subresource):
+                return answer(self._guard.answer(kind, namespace, name, as_object(body)), 201)
             case "create":
-                obj = api.create(kind, namespace, as_object(body), dry_run)
+                obj = api.create(kind, namespace, as_object(body), dry_run, by)
                 return self._written(kind, obj, 201, dry_run)
             case "update":
                 obj = api.replace(
-                    kind, namespace, name, as_object(body), target.subresource, dry_run
+                    kind, namespace, name, as_object(body), target.subresource, dry_run, by
                 )
                 return self._written(kind, obj, 200, dry_run)
+            case "patch" if applies:
+                obj, made = api.apply(kind, namespace, name, body, by, asked.force, dry_run)
+                return self._written(kind, obj, 201 if made else 200, dry_run)
             case "patch":
-                media_type = request.content_type
                 obj = api.patch(
-                    kind, namespace, name, body, media_type, target.subresource, dry_run
+                    kind, namespace, name, body, media_type, target.subresource, dry_run, by
                 )
                 return self._written(kind, obj, 200, dry_run)
             case "delete":
                 options = delete_options(request, body)
                 obj, gone = api.delete(kind, namespace, name, options, dry_run)
-                return answer(deleted(kind, obj) if gone and kind is not resources.PODS else obj)
+                if gone and kind is not resources.PODS:
+                    return answer(deleted(kind, obj))
+                return self._written(kind, obj, 200, dry_run)
             case "deletecollection":
                 page = api.delete_collection(
                     kind, query_of(request, target), delete_options(request, body), dry_run

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from pytest_kvscale.sim.errors import Object, expired
+from pytest_kvscale.sim.ownership import NOBODY, Ownership
 from pytest_kvscale.sim.resources import Resource
 
 Key = tuple[str, str]
@@ -23,20 +24,22 @@ EventType = Literal["ADDED", "MODIFIED", "DELETED"]
 
 
 class Stored:
-    """One version of one object, and its JSON, encoded at most once."""
+    """One version of one object, who owns its fields, and its JSON, encoded at most once."""
 
-    __slots__ = ("_raw", "obj", "version")
+    __slots__ = ("_raw", "obj", "ownership", "version")
 
-    def __init__(self, obj: Object, version: int) -> None:
+    def __init__(self, obj: Object, version: int, ownership: Ownership = NOBODY) -> None:
         self.obj = obj
         self.version = version
+        self.ownership = ownership
         self._raw: bytes | None = None
 
     @property
     def raw(self) -> bytes:
-        """The object as JSON."""
+        """The object as JSON, with its `managedFields`."""
         if self._raw is None:
-            self._raw = encode(self.obj)
+            owners = self.ownership.raw
+            self._raw = _encode_with(self.obj, owners) if owners else encode(self.obj)
         return self._raw
 
 
@@ -50,9 +53,21 @@ class Event:
     before: Object | None
 
 
+_dumps = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def encode(value: Any) -> bytes:
     """JSON without spaces."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    return _dumps(value).encode()
+
+
+def _encode_with(obj: Object, owners: bytes) -> bytes:
+    """An object as JSON, with its owners, which are JSON already, in their place."""
+    rest = {key: value for key, value in obj.items() if key not in ("apiVersion", "kind")}
+    metadata = encode(rest.pop("metadata"))[:-1]
+    head = encode({"apiVersion": obj["apiVersion"], "kind": obj["kind"]})[:-1]
+    tail = b"," + encode(rest)[1:] if rest else b"}"
+    return b"".join((head, b',"metadata":', metadata, b',"managedFields":', owners, b"}", tail))
 
 
 class Watch:
@@ -151,15 +166,20 @@ class Store:
         """How many objects of a kind there are."""
         return len(self._table(resource).objects)
 
-    def put(self, resource: Resource, obj: Object) -> Object:
-        """Write an object, new or changed; returns it with its new version."""
+    def put(self, resource: Resource, obj: Object, ownership: Ownership | None = None) -> Object:
+        """Write an object, new or changed; returns it with its new version.
+
+        Without an ownership of its own it keeps that of the version before.
+        """
         metadata = obj["metadata"]
         key = (metadata.get("namespace", ""), metadata["name"])
         table = self._table(resource)
         before = table.objects.get(key)
         self.version += 1
         obj = {**obj, "metadata": {**metadata, "resourceVersion": str(self.version)}}
-        stored = table.objects[key] = Stored(obj, self.version)
+        if ownership is None:
+            ownership = before.ownership if before else NOBODY
+        stored = table.objects[key] = Stored(obj, self.version, ownership)
         kind: EventType = "MODIFIED" if before else "ADDED"
         self._tell(table, Event(kind, self.version, stored, before.obj if before else None))
         return obj
@@ -172,7 +192,8 @@ class Store:
         before = table.objects.pop(key)
         self.version += 1
         obj = {**obj, "metadata": {**metadata, "resourceVersion": str(self.version)}}
-        event = Event("DELETED", self.version, Stored(obj, self.version), before.obj)
+        last = Stored(obj, self.version, before.ownership)
+        event = Event("DELETED", self.version, last, before.obj)
         self._tell(table, event)
         return obj
 

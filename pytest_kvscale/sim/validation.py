@@ -8,6 +8,8 @@ from pytest_kvscale.sim import errors
 from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.resources import EVENTS, NAMESPACES, Resource
 
+RBAC = "rbac.authorization.k8s.io"
+"""Objects of this group have names that need only fit into a path: `system:masters`."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
@@ -36,6 +38,13 @@ def check_name(resource: Resource, name: str) -> None:
         raise errors.invalid(
             resource, "", [errors.cause("FieldValueRequired", "metadata.name", missing)]
         )
+    if resource.group == RBAC:
+        if name in (".", "..") or "/" in name or "%" in name:
+            text = f"Invalid value: \"{name}\": may not be '.' or '..' nor contain '/' or '%'"
+            raise errors.invalid(
+                resource, name, [errors.cause("FieldValueInvalid", "metadata.name", text)]
+            )
+        return
     pattern, word = (_LABEL, "label") if resource is NAMESPACES else (_NAME, "subdomain")
     longest = 63 if pattern is _LABEL else 253
     if resource is EVENTS or (len(name) <= longest and pattern.fullmatch(name)):

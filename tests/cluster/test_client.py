@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_kvscale.cluster import client as client_module
 from pytest_kvscale.cluster.client import (
@@ -196,3 +200,31 @@ def test_an_answer_that_is_no_object_is_an_error(clock: VirtualClock) -> None:
             return str(caught.value)
 
     assert "did not answer with a JSON object" in clock.run(work())
+
+
+@given(st.lists(st.binary(max_size=8), max_size=8), st.data())
+def test_lines_do_not_depend_on_the_pieces_they_come_in(
+    lines: list[bytes], data: st.DataObject
+) -> None:
+    lines = [line.replace(b"\n", b"") for line in lines]
+    stream = b"".join(line + b"\n" for line in lines) + b"half"
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    edges = [0, *cuts, len(stream)]
+    reader = client_module._Lines()
+    pieces = [stream[low:high] for low, high in itertools.pairwise(edges)]
+    assert [line for piece in pieces for line in reader.of(piece)] == lines
+
+
+def test_silence_is_counted_from_the_last_sound(clock: VirtualClock) -> None:
+    async def work() -> float:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(TimeoutError):
+            async with client_module.heard_within(100.0) as heard:
+                for _ in range(3):
+                    await asyncio.sleep(99.0)
+                    heard()
+                await asyncio.sleep(1000.0)
+            pytest.fail("it waited for all of it")
+        return loop.time()
+
+    assert clock.run(work()) == 397.0

@@ -104,6 +104,7 @@ def test_name_and_password_are_sent_as_they_should(secured: Secured) -> None:
 
 
 def test_impersonation_is_asked_for(secured: Secured) -> None:
+    secured.tokens["first-token"] = User("alice", "1", ("system:masters",))
     secured.who(
         {
             "token": "first-token", "as": "carol", "as-groups": ["a", "b"], "as-uid": "7",

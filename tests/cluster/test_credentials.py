@@ -15,7 +15,7 @@ from pytest_kvscale.cluster import credentials
 from pytest_kvscale.cluster.client import PODS, ApiError, NoCredentialsError
 from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.cluster.credentials import Fixed, Issued, Pass, Renewing, TokenFile, bearer
-from pytest_kvscale.sim.authentication import User
+from pytest_kvscale.sim.authentication import ADMINS, User
 from tests.cluster.conftest import Secured, credential, encoded, exec_entry
 from tests.cluster.scripted import answering, status
 
@@ -307,7 +307,7 @@ def test_a_service_accounts_token_that_is_replaced_is_used(
 
 
 def test_a_watch_shows_its_pass_too(secured: Secured) -> None:
-    certificate, key = (encoded(each) for each in secured.authority.issue_client("bob", "ops"))
+    certificate, key = (encoded(each) for each in secured.authority.issue_client("bob", ADMINS))
     user = {"client-certificate-data": certificate, "client-key-data": key}
     connection = secured.connect(secured.kubeconfig(user))
 

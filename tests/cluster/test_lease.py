@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 
-from pytest_kvscale.cluster import guard, lease, leftovers
+from pytest_kvscale.cluster import guard, lease
 from pytest_kvscale.cluster.choose import Connection
-from pytest_kvscale.cluster.client import NAMESPACES, PODS, VMIS, Client, Object
-from pytest_kvscale.cluster.kinds import KINDS
-from pytest_kvscale.cluster.lease import DURATION, LEASES, NAME, NAMESPACE, Turn
+from pytest_kvscale.cluster.client import VMIS, Client, Object
+from pytest_kvscale.cluster.lease import DURATION, LEASES, NAME, Turn
+from pytest_kvscale.cluster.system import NAMESPACE
 from pytest_kvscale.errors import ConfigurationError
 from tests.cluster.scripted import answering, status
-
-VMI = KINDS["kubevirt.io/v1", "VirtualMachineInstance"]
 
 
 @pytest.fixture
@@ -205,46 +203,6 @@ def test_vmis_of_others_on_the_node_are_told(connection: Connection) -> None:
         )
         with pytest.raises(ConfigurationError, match=r"kubectl delete vmi -A -l kvscale.io/run=mi"):
             await guard.check_alone(client, "node", "next")
-
-    connection.run(work())
-
-
-def test_what_a_dead_process_left_is_removed_and_nothing_else(connection: Connection) -> None:
-    async def work() -> None:
-        client = connection.client
-        ours = {"kvscale.io/run": "dead"}
-        await client.create(NAMESPACES, "", {"metadata": {"name": "left", "labels": ours}})
-        for name, run in (("a", "dead"), ("b", "dead"), ("other", "alive")):
-            await client.create(VMIS, "default", vmi(name, run))
-        await client.create(VMIS, "left", vmi("c", "dead"))
-        await asyncio.sleep(60)
-        found = await leftovers.remove(client, [VMI], "default", "dead", 600)
-        assert found == [f"virtualmachineinstances {name}" for name in "ab"]
-        found = await leftovers.remove(client, [VMI], "left", "dead", 600)
-        assert found == ["virtualmachineinstances c", "namespaces left"]
-        assert [each["metadata"]["name"] for each in (await client.list(VMIS))["items"]] == [
-            "other"
-        ]
-        assert len((await client.list(PODS))["items"]) == 1
-        names = [each["metadata"]["name"] for each in (await client.list(NAMESPACES))["items"]]
-        assert "left" not in names
-        assert "default" in names
-        assert await leftovers.remove(client, [VMI], "left", "dead", 600) == []
-
-    connection.run(work())
-
-
-def test_leftovers_that_stay_are_named(connect: Callable[..., Connection], tmp_path: Any) -> None:
-    path = tmp_path / "stuck.yaml"
-    path.write_text("extends: blog-2021\nfaults: {stuck_terminating: 1}", encoding="utf-8")
-    connection = connect(sim_profile=str(path))
-
-    async def work() -> None:
-        client = connection.client
-        await client.create(VMIS, "default", vmi("a", "dead"))
-        await asyncio.sleep(60)
-        with pytest.raises(TimeoutError, match=r"still there in the namespace default: .* a"):
-            await leftovers.remove(client, [VMI], "default", "dead", 600)
 
     connection.run(work())
 

@@ -77,6 +77,66 @@ def test_phases_are_timed_when_the_watch_tells(observer: Observer) -> None:
     assert (line["intended"], line["sent"], line["acked"]) == (-0.5, 0.0, 0.1)
 
 
+def test_a_launcher_pod_is_timed_from_seen_to_gone(observer: Observer) -> None:
+    ready = [
+        {"type": name, "status": "True", "lastTransitionTime": stamp(second)}
+        for name, second in (
+            ("PodScheduled", 1), ("PodReadyToStartContainers", 3), ("Initialized", 4)
+        )
+    ]  # fmt: skip
+    observer.take("vmis", "ADDED", vmi("Scheduling"), 1.0)
+    observer.take("pods", "ADDED", pod(), 1.5)
+    observer.take("pods", "MODIFIED", pod(node="n", conditions=ready[:1]), 2.5)
+    observer.take("pods", "MODIFIED", pod(node="n", conditions=ready[:2]), 4.0)
+    observer.take("pods", "MODIFIED", pod(node="n", conditions=ready), 5.0)
+    begun = {**container(running={"startedAt": stamp(5)}), "conditions": ready}
+    for at in (6.0, 7.0):
+        observer.take("pods", "MODIFIED", pod(node="n", **begun), at)
+    observer.take("pods", "DELETED", pod(), 9.0)
+    line = row(observer.timelines["one"], None, [])
+    assert line["pod"] == {
+        "name": "virt-launcher-one-x", "seen": 1.0, "scheduled": 2.0, "sandbox": 3.5,
+        "initialised": 4.5, "started": 5.5, "gone": 8.5,
+        "server": {"scheduled": 1.0, "sandbox": 3.0, "initialised": 4.0, "started": 5.0},
+    }  # fmt: skip
+
+
+def test_how_far_a_pod_came_is_told_late_by_the_servers_stamp() -> None:
+    observer = Observer()
+    observer.expect(Creation("one", 100.0, 100.0, 100.1))
+    observer.take("vmis", "ADDED", vmi("Scheduling", stamps={"Scheduling": 1}), 101.2)
+    observer.take("pods", "ADDED", pod(), 101.3)
+    bound = {"type": "PodScheduled", "status": "True", "lastTransitionTime": stamp(20)}
+    observer.take_list("pods", [pod(node="n", conditions=[bound])], 160.0, 110.0)
+    assert observer.timelines["one"].pod.scheduled == pytest.approx(120.2)
+
+
+def test_the_first_refusal_is_kept_though_it_passes(observer: Observer) -> None:
+    observer.timelines["one"].creation.turned_away = (0.55, "too many requests")
+    line = row(observer.timelines["one"], None, [])
+    assert line["refused"] == {"at": pytest.approx(0.05), "what": "too many requests"}
+    observer.timelines["one"].creation.turned_away = None
+    assert row(observer.timelines["one"], None, [])["refused"] is None
+    observer.take("vmis", "ADDED", vmi("Scheduling"), 1.0)
+    observer.take("pods", "ADDED", pod(), 1.0)
+    observer.take("events", "ADDED", warning("p1", "Unhealthy", "no refusal"), 2.0)
+    for at, message in ((3.5, "no cpu"), (5.0, "no memory"), (6.0, "no cpu")):
+        observer.take("events", "ADDED", warning("p1", "FailedScheduling", message), at)
+    line = row(observer.timelines["one"], None, [])
+    assert line["refused"] == {"at": 3.0, "what": "event FailedScheduling: no cpu"}
+
+
+def test_the_deletion_is_timed_from_asked_to_final_phase_to_gone(observer: Observer) -> None:
+    observer.take("vmis", "ADDED", vmi("Running"), 1.0)
+    observer.end_level(10.5)
+    observer.delete_asked(10.5)
+    observer.take("vmis", "MODIFIED", vmi("Failed"), 12.5)
+    observer.take("vmis", "DELETED", vmi("Failed"), 14.5)
+    line = row(observer.timelines["one"], None, [])
+    told = [line[each] for each in ("deleted", "final", "final_phase", "gone")]
+    assert told == [10.0, 12.0, "Failed", 14.0]
+
+
 def test_a_phase_that_was_skipped_is_at_the_next_one_seen(observer: Observer) -> None:
     observer.take("vmis", "ADDED", vmi("Running"), 9.0)
     assert row(observer.timelines["one"], None, [])["phases"] == {

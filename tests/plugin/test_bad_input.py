@@ -21,9 +21,9 @@ FILES = {
 CASES = [
     ("--kvscale-timeout=5x", "--kvscale-timeout: '5x' is no duration: write e.g. 90, 90s, 5m"),
     ("--kvscale-cooldown=", "--kvscale-cooldown: '' is no duration"),
-    ("--kvscale-qps=0", "--kvscale-qps: '0' is no rate: expected a number above 0"),
+    ("--kvscale-qps=0", "--kvscale-qps: '0' is no rate: expected a number above 0, or max"),
     ("--kvscale-qps=-2", "--kvscale-qps: '-2' is no rate"),
-    ("--kvscale-qps=nan", "--kvscale-qps: 'nan' is not a number above 0"),
+    ("--kvscale-qps=nan", "--kvscale-qps: 'nan' is not a number above 0, or max"),
     ("--kvscale-burst=0", "--kvscale-burst: '0' is too small"),
     ("--kvscale-levels=", "--kvscale-levels: no level is given"),
     ("--kvscale-levels=50,50", "--kvscale-levels: the level 50 is given twice"),
@@ -104,7 +104,7 @@ def test_a_mistake_in_the_objectives_beside_the_suite_is_told(suite: Suite, work
 
 def test_a_mistake_in_the_ini_file_names_its_key(suite: Suite) -> None:
     suite.pytester.makeini("[pytest]\nkvscale_qps = fast\n")
-    check(suite.run(), "kvscale_qps: 'fast' is not a number above 0")
+    check(suite.run(), "kvscale_qps: 'fast' is not a number above 0, or max")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -115,7 +115,7 @@ def test_the_mistake_stands_in_a_junit_file(suite: Suite, workers: int) -> None:
         assert testsuite.attrib["errors"] == "1"
         (case,) = testsuite.findall("testcase")
         (error,) = case.findall("error")
-        assert error.text == "--kvscale-qps: '0' is no rate: expected a number above 0"
+        assert error.text == "--kvscale-qps: '0' is no rate: expected a number above 0, or max"
 
 
 @pytest.mark.parametrize("workers", [0, 2])

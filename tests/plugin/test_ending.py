@@ -46,7 +46,10 @@ class Started:
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("CI", "PYTEST"))
         }
-        environment |= {"KUBECONFIG": str(cluster.kubeconfig), "PYTHONUNBUFFERED": "1"}
+        environment |= {
+            "KUBECONFIG": str(cluster.kubeconfig), "PYTHONUNBUFFERED": "1",
+            "XDG_STATE_HOME": str(folder / "state"),
+        }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pytest", "-p", "no:hypothesispytest", "-p", "no:cacheprovider",
              "--kvscale-allow-simulated", "--kvscale-cooldown=0",
@@ -65,10 +68,10 @@ class Started:
         return self.process.returncode, output
 
     def under_way(self) -> Any:
-        """What the run says it has under way."""
-        for path in self.folder.glob("reports/*/.under-way.json"):
+        """What the run's journal says it has under way."""
+        for path in self.folder.glob("state/pytest-kvscale/*/*.json"):
             with contextlib.suppress(FileNotFoundError, ValueError):
-                return json.loads(path.read_text(encoding="utf-8"))
+                return json.loads(path.read_text(encoding="utf-8"))["objects"]["what"]
         return None
 
     @property
@@ -114,7 +117,7 @@ def test_the_first_ctrl_c_deletes_waits_and_writes(
         tmp_path, slow, "--kvscale-levels=4", "--kvscale-qps=1", "--kvscale-burst=3", *spread,
         f"--kvscale-set=grace={SLOW}",
     )  # fmt: skip
-    until(lambda: started.under_way() == {"level": 4} and vmis(slow) == 3)
+    until(lambda: started.under_way() == "level 4" and vmis(slow) == 3)
     started.signal()
     code, output = started.end()
     assert code == 2, output
@@ -127,13 +130,14 @@ def test_the_first_ctrl_c_deletes_waits_and_writes(
     assert "fail" in output.rpartition("= kvscale =")[2]
     assert left(slow) == []
     assert not list(tmp_path.glob("reports/*/.*"))
+    assert not list(tmp_path.glob("state/pytest-kvscale/*/*"))
 
 
 def test_a_second_ctrl_c_says_what_is_left_and_how_to_remove_it(
     slow: Standalone, tmp_path: Path
 ) -> None:
     started = Started(tmp_path, slow, "--kvscale-levels=2", f"--kvscale-set=grace={SLOW}")
-    until(lambda: started.under_way() == {"level": 2} and vmis(slow) == 2)
+    until(lambda: started.under_way() == "level 2" and vmis(slow) == 2)
     started.signal()
     until(lambda: "deletionTimestamp" in slow.kubectl("get", "vmi", "-A", "-o", "json"))
     started.signal()
@@ -154,13 +158,13 @@ def test_what_a_killed_worker_left_is_removed_by_the_controller(
 ) -> None:
     started = Started(tmp_path, slow, "--kvscale-levels=3", "-n1", "--kvscale-set=grace=1",
                       "--max-worker-restart=0")  # fmt: skip
-    until(lambda: started.under_way() == {"level": 3} and vmis(slow) == 3)
+    until(lambda: started.under_way() == "level 3" and vmis(slow) == 3)
     children = Path(f"/proc/{started.process.pid}/task/{started.process.pid}/children")
     (worker,) = children.read_text(encoding="ascii").split()
     os.kill(int(worker), signal.SIGKILL)
     code, output = started.end()
     assert code in (1, 2), output
-    assert "removed what a worker left: 4 objects" in output
+    assert "undid what was under way: removed 4 objects (" in output
     assert left(slow) == []
 
 
@@ -171,7 +175,7 @@ def test_two_runs_take_turns(slow: Standalone, tmp_path: Path) -> None:
         folder.mkdir()
     level = ("--kvscale-levels=2", "--kvscale-set=grace=1")
     first = Started(folders[0], slow, *level, "--kvscale-qps=0.001", "--kvscale-burst=1")
-    until(lambda: first.under_way() == {"level": 2})
+    until(lambda: first.under_way() == "level 2")
     (name,) = [each.name for each in (folders[0] / "reports").iterdir() if each.name != "latest"]
     second = Started(folders[1], slow, *level, "-n1")
     assert second.process.stdout is not None

@@ -46,7 +46,7 @@ def test_results_have_the_designs_form(suite: Suite) -> None:
         assert set(level) >= LEVEL_KEYS
         assert set(level["phases"]) == {"Scheduling", "Scheduled", "Running"}
         for summary in (*level["phases"].values(), level["deletion"]):
-            assert set(summary) == {
+            assert set(summary) >= {
                 "n", "censored", "p50", "p90", "p95", "p99", "max", "mean",
             }  # fmt: skip
         assert set(level["rates"]) == {"created_per_s", "running_per_min", "containers_per_min"}
@@ -61,7 +61,7 @@ def test_each_vmi_has_a_line(suite: Suite) -> None:
     rows = suite.vmis(3)
     assert [row["name"] for row in rows] == [f"density-3-{index:04d}" for index in range(3)]
     for row in rows:
-        assert set(row) == {
+        assert set(row) >= {
             "name", "uid", "intended", "sent", "acked", "phases", "server", "deleted", "gone",
             "class", "evidence",
         }  # fmt: skip

@@ -192,7 +192,7 @@ def test_levels_rest_between_each_other_and_not_before_the_first(suite: Suite) -
 
 def test_falling_behind_the_pace_is_inconclusive_and_fails_only_if_strict(suite: Suite) -> None:
     """More creations at once than the client has places for: the API's time then sets the pace."""
-    suite.profile("api: {webhooks: 30}\n")
+    suite.profile("api: {webhooks: 30, max_mutating_requests_inflight: 0}\n")
     arguments = (
         "--kvscale-sim-profile=quick.yaml", "--kvscale-levels=300", "--kvscale-burst=300",
     )  # fmt: skip
@@ -201,6 +201,15 @@ def test_falling_behind_the_pace_is_inconclusive_and_fails_only_if_strict(suite:
     assert level["verdict"] == "inconclusive"
     assert level["pacing"]["lag_p99"] > 1
     suite.run(*arguments).assert_outcomes(passed=1)
+
+
+def test_without_a_pace_nothing_falls_behind(suite: Suite) -> None:
+    suite.profile("api: {write: 0.5}")
+    arguments = ("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=30", "--kvscale-max-lag=0")
+    suite.run(*arguments, "--kvscale-qps=max", "--kvscale-strict").assert_outcomes(passed=1)
+    (level,) = suite.results["levels"]
+    assert (level["verdict"], level["pacing"]["qps"]) == ("pass", None)
+    assert level["rates"]["created_per_s"] > 20
 
 
 def test_objectives_beside_the_suite_apply_unless_a_file_is_named(suite: Suite) -> None:

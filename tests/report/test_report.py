@@ -94,6 +94,12 @@ def test_a_level_that_measured_nothing_has_a_page() -> None:
     assert (row["sent"], row["uid"], row["class"]) == (None, None, "Unexplained")
 
 
+def test_a_page_shows_how_sure_a_percentile_is() -> None:
+    page = html.page(RUN, CLUSTER, [report(*[float(each) for each in range(1, 101)])])
+    assert "95.0 s <small>[90.0 s, 100.0 s]</small>" in page
+    assert "the slowest 5 % (5 of 100 VMIs)" in page.replace("The", "the")
+
+
 def test_the_same_data_draw_the_same_picture() -> None:
     shown = occupancy(figures(measured(1.0, 2.0, 3.0)).timelines)
     first, second = (plot.phases_over_time(shown, 3, 2.0) for _ in range(2))

@@ -25,7 +25,9 @@ from tests.cluster.conftest import Json
 from tests.programs import program
 
 PATIENCE = 60
-TOKENS = '# who may come\ntoken-a,alice,u1,"devs, ops"\n\ntoken-b,bob,u2\n"token,c",carol,,\n'
+TOKENS = (
+    '# who may come\ntoken-a,alice,u1,"devs, system:masters"\n\ntoken-b,bob,u2\n"token,c",carol,,\n'
+)
 UNAUTHORIZED = {
     "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
     "message": "Unauthorized", "reason": "Unauthorized", "code": 401,
@@ -87,7 +89,8 @@ def test_only_who_has_a_token_is_let_in(start: Start, tokens: Path) -> None:
         assert ask(url + path) == (401, UNAUTHORIZED)
         assert ask(url + path, "token-x") == (401, UNAUTHORIZED)
     for token in ("token-a", "token-b", "token,c"):
-        assert ask(f"{url}/api/v1/nodes", token)[0] == 200
+        assert ask(f"{url}/version", token)[0] == 200
+    assert [ask(f"{url}/api/v1/nodes", each)[0] for each in ("token-a", "token-b")] == [200, 403]
     assert kubeconfig.stat().st_mode & 0o777 == 0o600
     user = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))["users"][0]["user"]
     assert user == {"token": "token-a"}
@@ -117,7 +120,7 @@ def test_kubectl_takes_its_kubeconfig_with_tls(
 
 def test_tokens_name_user_and_groups(tokens: Path) -> None:
     assert read_tokens(tokens) == {
-        "token-a": User("alice", "u1", ("devs", "ops", AUTHENTICATED)),
+        "token-a": User("alice", "u1", ("devs", "system:masters", AUTHENTICATED)),
         "token-b": User("bob", "u2", (AUTHENTICATED,)),
         "token,c": User("carol", "", (AUTHENTICATED,)),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pytest_kvscale.sim import quantity
+from pytest_kvscale.sim import ownership, quantity
 from pytest_kvscale.sim.client import Client
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object, StatusError
@@ -46,9 +46,10 @@ class Kubelet:
     def register(self) -> None:
         """Make the Node object, and go on from there."""
         api = self._client.api
-        api.store.put(NODES, self._make_node())
+        node, writer = self._make_node(), self._client.writer
+        api.store.put(NODES, node, ownership.of_new(NODES, node, writer, self._client.stamp()))
         lease = {"metadata": {"name": self._node}, "spec": self._lease_spec()}
-        api.create(LEASES, LEASE_NAMESPACE, lease)
+        api.create(LEASES, LEASE_NAMESPACE, lease, by=writer)
         self._machine.devices_changed = self._report_devices
         self._client.listen(PODS, self._on_pod)
         self._team.spawn(self._beat(), f"kubelet of {self._node}: heartbeat")

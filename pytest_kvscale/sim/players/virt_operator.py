@@ -53,9 +53,9 @@ class VirtOperator:
         """KubeVirt as it is when the cluster starts: deployed, all its parts running."""
         api, kubevirt = self._client.api, self._profile.kubevirt
         spec = {"configuration": kubevirt.configuration}
-        cr = api.create(
-            KUBEVIRTS, kubevirt.namespace, {"metadata": {"name": kubevirt.name}, "spec": spec}
-        )
+        made = {"metadata": {"name": kubevirt.name}, "spec": spec}
+        writer = self._client.writer
+        cr = api.create(KUBEVIRTS, kubevirt.namespace, made, by=writer)
         version = self._profile.versions.kubevirt
         now = self._client.stamp()
         conditions = [
@@ -71,16 +71,15 @@ class VirtOperator:
             "operatorVersion": version,
             "conditions": conditions,
         }
-        api.replace(
-            KUBEVIRTS, kubevirt.namespace, kubevirt.name, {**cr, "status": status}, "status"
-        )
+        deployed = {**cr, "status": status}
+        api.replace(KUBEVIRTS, kubevirt.namespace, kubevirt.name, deployed, "status", by=writer)
         for resource, name, replicas in _PARTS:
             part = {
                 "metadata": {"name": name, "annotations": {GENERATION: "1"}},
                 "spec": {"replicas": replicas} if resource is DEPLOYMENTS else {},
                 "status": _part_status(resource, replicas, updated=replicas),
             }
-            api.create(resource, kubevirt.namespace, part)
+            api.create(resource, kubevirt.namespace, part, by=writer)
 
     def _on_kubevirt(self, event: Event) -> None:
         if event.type != "DELETED":

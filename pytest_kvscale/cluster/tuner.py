@@ -1,0 +1,264 @@
+"""KubeVirt settings for the time of a run: applied to the CR, rolled out, watched, put back.
+
+What changes and what was there is noted in the journal before anything is sent. Every patch names
+the version of the CR it was made for, so that nothing somebody else has just written is undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from pytest_kvscale.cluster import kubevirt as kubevirts
+from pytest_kvscale.cluster.client import (
+    KUBEVIRTS,
+    NODES,
+    ApiError,
+    Client,
+    LostConnectionError,
+    Object,
+    is_passing,
+    repeat_until,
+)
+from pytest_kvscale.cluster.clock import now
+from pytest_kvscale.cluster.journal_record import TuningNote, field_note
+from pytest_kvscale.cluster.kubevirt_owner import owned_by
+from pytest_kvscale.cluster.nodes import DEVICE, amount
+from pytest_kvscale.cluster.settle import Mirror, Watched, until
+from pytest_kvscale.cluster.tuning import (
+    ABSENT,
+    Change,
+    TuningError,
+    as_patch,
+    changes,
+    differences,
+    look_up,
+    undo,
+)
+
+ROLLOUT_TIMEOUT = 600.0
+PATIENCE = 120.0
+"""Seconds the API is given to answer: settings must not stay changed because it restarts."""
+_PAUSE = 1.0
+_PER_NODE = ("configuration", "virtualMachineInstancesPerNode")
+
+
+class Notes(Protocol):
+    """The journal, as far as settings go."""
+
+    async def before(self, **parts: Any) -> None:
+        """Note what is about to be done."""
+        ...
+
+    async def after(self, **parts: Any) -> None:
+        """Note what has been done."""
+        ...
+
+
+class Tuner:
+    """Applies a tuning to a cluster's KubeVirt CR, and puts back what was there."""
+
+    def __init__(self, client: Client, journal: Notes, node: str) -> None:
+        self._client = client
+        self._journal = journal
+        self._node = node
+        self._note: TuningNote | None = None
+        self._during: Object = {}
+        """The CR's spec as it is to stay during the run."""
+
+    @property
+    def made(self) -> list[Change]:
+        """What is changed, while it is."""
+        return [] if self._note is None else self._note.changes
+
+    async def apply(self, tuning: Object) -> list[Change]:
+        """Apply a tuning, and wait until it is rolled out to the node under test.
+
+        Raises `TuningError`, after what was changed has been put back.
+        """
+        found = await self._find()
+        if not tuning or not changes(found["spec"], tuning):
+            self._during = found["spec"]
+            return []
+        owner = owned_by(found)
+        if owner:
+            raise TuningError(owner)
+        changed = await self._change(found, tuning)
+        self._during = changed["spec"]
+        hanging = await self._rolled_out(changed, look_up(changed["spec"], _PER_NODE))
+        if hanging:
+            raise TuningError(
+                f"the KubeVirt settings were not rolled out within {ROLLOUT_TIMEOUT:g} s: "
+                f"{hanging}; {await self._give_up()}"
+            )
+        return self.made
+
+    async def put_back(self) -> list[Change]:
+        """Put back what was there; returns the changes left alone because others touched them.
+
+        Raises `TuningError` if it cannot be done, or does not roll out.
+        """
+        if self._note is None:
+            return []
+        left = await put_back(self._client, self._note, self._journal)
+        self._note = None
+        return left
+
+    async def drift(self) -> list[str]:
+        """The settings that are not what they were when the run's levels began, in words."""
+        return differences(self._during, (await self._find())["spec"])
+
+    # Applying -------------------------------------------------------------------------------
+
+    async def _find(self) -> Object:
+        return await _patiently(lambda: kubevirts.find_kubevirt(self._client))
+
+    async def _change(self, found: Object, tuning: Object) -> Object:
+        """Note the changes and make them; the CR as it is then."""
+        deadline, devices = now() + PATIENCE, await self._devices()
+        ours: dict[tuple[str, ...], Change] = {}
+        while True:
+            wanted = changes(found["spec"], tuning)
+            if not wanted:
+                return found
+            ours |= {each.path: each for each in wanted}
+            self._note = _note(found, self._node, devices, list(ours.values()))
+            await self._journal.before(tuning=self._note)
+            try:
+                return await patch(self._client, found, as_patch(wanted))
+            except (ApiError, LostConnectionError, TimeoutError) as problem:
+                if isinstance(problem, ApiError) and not problem.passing:
+                    # Nothing of this was carried out.
+                    ours.clear()
+                    if problem.code != 409:
+                        self._note = None
+                        await self._journal.after(tuning=None)
+                        raise TuningError(f"KubeVirt refuses the settings: {problem}") from None
+                if now() + _PAUSE > deadline:
+                    raise TuningError(
+                        f"the KubeVirt settings could not be changed: {problem}; "
+                        f"{await self._give_up()}"
+                    ) from None
+            await asyncio.sleep(_PAUSE)
+            found = await self._find()
+
+    async def _give_up(self) -> str:
+        try:
+            await self.put_back()
+        except TuningError as problem:
+            return str(problem)
+        return "they have been put back"
+
+    async def _devices(self) -> str | None:
+        node = await _patiently(lambda: self._client.get(NODES, "", self._node))
+        found = (node["status"].get("allocatable") or {}).get(DEVICE)
+        return None if found is None else str(found)
+
+    async def _rolled_out(self, changed: Object, devices: object) -> str:
+        return await rolled_out(self._client, changed, self._node, devices)
+
+
+def _note(
+    found: Object, node: str, devices: str | None, made: Sequence[Change]
+) -> TuningNote:  # fmt: skip
+    metadata = found["metadata"]
+    return TuningNote(
+        namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"], node=node,
+        devices=devices, fields=tuple(field_note(each) for each in made),
+    )  # fmt: skip
+
+
+async def put_back(client: Client, note: TuningNote, journal: Notes) -> list[Change]:
+    """Put back what a note says was there; see `Tuner.put_back`."""
+    try:
+        changed, left = await _former_values(client, note)
+    except (ApiError, LostConnectionError, TimeoutError) as problem:
+        raise TuningError(
+            f"the former KubeVirt settings could not be put back: {problem or 'no answer'}; the "
+            "next run does it, or: python -m pytest_kvscale recover"
+        ) from None
+    await journal.after(tuning=None)
+    if changed is not None:
+        hanging = await rolled_out(client, changed, note.node, _devices_after(note, left))
+        if hanging:
+            raise TuningError(
+                "the former KubeVirt settings are back, but not rolled out within "
+                f"{ROLLOUT_TIMEOUT:g} s: {hanging}"
+            )
+    return left
+
+
+def _devices_after(note: TuningNote, left: Sequence[Change]) -> object:
+    """How many devices a node is to offer again; `ABSENT`: that does not change, or is not known.
+
+    Where the CR did not say, as many as it offered before.
+    """
+    for change in note.changes:
+        if change.path == _PER_NODE and change not in left:
+            former = note.devices if change.before is ABSENT else change.before
+            return ABSENT if former is None else former
+    return ABSENT
+
+
+async def _former_values(client: Client, note: TuningNote) -> tuple[Object | None, list[Change]]:
+    """Put the values back; the CR if it had to be changed, and what was left alone."""
+    deadline, made = now() + PATIENCE, note.changes
+    changed: Object | None = None
+    left: list[Change] = []
+    while True:
+        found = await _patiently(
+            lambda: client.get(KUBEVIRTS, note.namespace, note.name)
+        )  # fmt: skip
+        if found["metadata"]["uid"] != note.uid:
+            raise TuningError(
+                f"the KubeVirt CR {note.namespace}/{note.name} has been made anew since: nothing "
+                "was put back"
+            )
+        change, still_left = undo(found["spec"], made)
+        # What was put back reads like what others have changed: only the first look tells.
+        left = left or still_left
+        if not change:
+            return changed and found, left
+        try:
+            changed = await patch(client, found, change)
+        except (ApiError, LostConnectionError, TimeoutError) as problem:
+            conflict = isinstance(problem, ApiError) and problem.code == 409
+            if not (conflict or is_passing(problem)) or now() + _PAUSE > deadline:
+                raise
+            changed = found  # It may have been carried out.
+            await asyncio.sleep(_PAUSE)
+
+
+async def patch(client: Client, found: Object, change: Object) -> Object:
+    """Merge a change into the CR's spec, if the CR is still as it was found."""
+    metadata = found["metadata"]
+    body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "spec": change}
+    return await client.patch(KUBEVIRTS, metadata["namespace"], metadata["name"], body)
+
+
+async def rolled_out(client: Client, changed: Object, node: str, devices: object) -> str:
+    """Wait until a changed CR is in force on a node; "" or what hangs.
+
+    `devices` is how many the node is to offer; `ABSENT`: that does not change.
+    """
+    hanging = await kubevirts.rolled_out(client, changed, ROLLOUT_TIMEOUT)
+    if hanging or devices is ABSENT:
+        return hanging
+    have: object = None
+
+    def reached(mirrors: Sequence[Mirror]) -> bool:
+        nonlocal have
+        status = mirrors[0].objects.get(node, {}).get("status") or {}
+        have = (status.get("allocatable") or {}).get(DEVICE)
+        return amount(have) == amount(devices)
+
+    # virt-handler is ready a little before the kubelet offers its devices.
+    fields = [Watched(NODES, fields=f"metadata.name={node}")]
+    if await until(client, fields, reached, ROLLOUT_TIMEOUT):
+        return ""
+    return f"node {node} offers {have} of {devices} {DEVICE}"
+
+
+async def _patiently(request: Callable[[], Awaitable[Object]]) -> Object:
+    return await repeat_until(now() + PATIENCE, request)

@@ -1,0 +1,163 @@
+"""What runs leave is undone: by their own end, or by the start of the next run.
+
+The journal (`cluster/journal.py`) says what there is to undo. The process that leads a run does
+it: pytest's own, or xdist's controller.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import IO, TYPE_CHECKING, Any
+
+from pytest_kvscale.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pytest_kvscale.cluster.journal import Journal
+    from pytest_kvscale.cluster.journal_disk import Folder
+    from pytest_kvscale.cluster.journal_record import Record
+    from pytest_kvscale.session import Run
+
+_PRIVATE = ".journal"
+"""In the run's folder: the journal of a run whose cluster nobody else can see."""
+RECOVER = "python -m pytest_kvscale recover"
+
+
+class Undoing:
+    """The journal of a run, and what is done by it."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._alive: IO[str] | None = None
+        self.abandoned = False
+        """Nobody waits for the deletion any more (a second Ctrl-C)."""
+        self.left = ""
+        """What could not be undone, and how to do it."""
+
+    @functools.cached_property
+    def _folder(self) -> Folder:
+        from pytest_kvscale.cluster.journal_disk import Folder, state_dir
+
+        run = self._run
+        if run.connection.shared:
+            return Folder(state_dir(os.environ) / run.facts.uid)
+        return Folder(run.folder.path / _PRIVATE)
+
+    @functools.cached_property
+    def journal(self) -> Journal:
+        """The run's journal; what another process of the run has noted is in it."""
+        from pytest_kvscale.cluster.journal import Journal
+
+        run = self._run
+        journal = Journal(run.connection.client, run.id, run.facts.uid, self._folder)
+        journal.load()
+        return journal
+
+    def begin(self, alone: bool) -> None:
+        """Undo what other runs left, and show that this one is alive.
+
+        `alone`: we have the turn on the cluster. Raises `ConfigurationError` if something of
+        another run cannot be undone, or read.
+        """
+        run = self._run
+        if run.connection.shared:
+            self.undo_others(alone, kept=False)
+            self._alive = self.journal.alive()
+
+    def undo_others(self, alone: bool, kept: bool) -> int:
+        """Undo what other runs left; returns how many there were.
+
+        `kept`: also what was left on purpose (--kvscale-keep).
+        """
+        from pytest_kvscale.cluster import journal, recovery
+
+        run, connection = self._run, self._run.connection
+        client = connection.client
+        found = connection.ask(
+            journal.unfinished(client, run.facts.uid, self._folder, run.id, alone)
+        )
+        for record in found:
+            rest = record
+            if record.objects is not None and record.objects.kept and not kept:
+                run.tell(
+                    f"run {record.run} ({record.by}) kept the objects of {record.objects.what} in "
+                    f"the namespace {record.objects.namespace} (--kvscale-keep): {RECOVER} "
+                    "removes them"
+                )
+                rest = record.model_copy(update={"objects": None})
+                if rest.idle:
+                    continue
+            run.tell(f"run {record.run} ({record.by}) did not finish: undoing {_what(rest)}")
+            try:
+                undone = connection.run(recovery.undo(client, rest, run.settings.delete_timeout))
+                connection.run(self._forget(record, rest))
+            except recovery.NotUndoneError as problem:
+                raise ConfigurationError(f"an unfinished run is in the way: {problem}") from None
+            run.tell(f"run {record.run}: {undone.text()}")
+        return len(found)
+
+    async def _forget(self, record: Record, undone: Record) -> None:
+        """Note that what was undone is."""
+        from pytest_kvscale.cluster.journal import Journal
+
+        journal = Journal(
+            self._run.connection.client, record.run, record.cluster, self._folder
+        )  # fmt: skip
+        journal.record = record
+        parts: dict[str, Any] = {"tuning": None}
+        if undone.objects is not None:
+            parts["objects"] = None
+        await journal.after(**parts)
+
+    # Its own end ----------------------------------------------------------------------------
+
+    def under_way(self) -> bool:
+        """Whether a process of this run has objects under way, or had when it died."""
+        found = self._folder.find(self._run.id)
+        return found is not None and found.objects is not None and not found.objects.over
+
+    def finish(self) -> None:
+        """Undo what this run has left, if it broke off."""
+        from pytest_kvscale.cluster import recovery
+
+        run = self._run
+        record = self._folder.find(run.id)
+        if record is None or record.idle:
+            return
+        if not run.connected:
+            self._folder.remove(run.id)  # What it left went with its own cluster.
+            return
+        if record.objects is not None and (record.objects.over or self.abandoned):
+            record = record.model_copy(update={"objects": None})
+        if record.idle:
+            return
+        try:
+            undone = run.connection.run(
+                recovery.undo(run.connection.client, record, run.settings.delete_timeout)
+            )
+            run.connection.run(self._forget(self.journal.load(), record))
+        except recovery.NotUndoneError as problem:
+            self.left = str(problem)
+        except KeyboardInterrupt:
+            self.left = f"interrupted while {_what(record)} was undone: {RECOVER} does it"
+        else:
+            run.tell(f"undid what was under way: {undone.text()}")
+        if self.left:
+            run.tell(self.left)
+
+    def close(self) -> None:
+        """The run is over."""
+        if self._alive is not None:
+            self._alive.close()
+            self._alive = None
+            if self._folder.find(self._run.id) is None:
+                self._folder.remove(self._run.id)
+
+
+def _what(record: Record) -> str:
+    parts = []
+    if record.objects is not None:
+        parts.append(record.objects.what)
+    if record.tuning is not None:
+        parts.append(f"{len(record.tuning.fields)} KubeVirt settings")
+    return " and ".join(parts)
