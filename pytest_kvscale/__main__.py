@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_kvscale.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pytest_kvscale.options import Settings
 
 USAGE_ERROR = 4
 
@@ -39,12 +43,53 @@ def main(arguments: list[str] | None = None) -> int:
         help="objectives to judge it by (default: none; failures alone judge)",
     )  # fmt: skip
     command.set_defaults(run=_replay)
+    _add_cluster_command(
+        commands, "recover", _recover,
+        "undo what runs left that did not finish",
+        "Undo what runs left on a cluster that did not finish, or kept (--kvscale-keep): VMIs, "
+        "pods, namespaces, KubeVirt's settings. Waits for its turn as a run does.",
+    )  # fmt: skip
+    _add_cluster_command(
+        commands, "uninstall", _uninstall,
+        "recover, then remove the namespace kvscale-system",
+        "Undo what runs left, then remove the namespace kvscale-system with its lease and the "
+        "memory of the last level: all that stays of runs on a cluster.",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))
     except ConfigurationError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return USAGE_ERROR
+
+
+def _add_cluster_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], short: str, long: str
+) -> None:
+    from pytest_kvscale import options
+
+    command = commands.add_parser(name, help=short, description=long)
+    wanted = [each for each in options.OPTIONS if each.name in ("no-wait", "delete-timeout")]
+    options.add_to_command(command, [*options.CLUSTER_OPTIONS, *wanted])
+    command.set_defaults(run=run)
+
+
+def _recover(options: argparse.Namespace) -> int:
+    from pytest_kvscale.recovering import recover
+
+    return recover(_settings(options), print)
+
+
+def _uninstall(options: argparse.Namespace) -> int:
+    from pytest_kvscale.recovering import uninstall
+
+    return uninstall(_settings(options), print)
+
+
+def _settings(given: argparse.Namespace) -> Settings:
+    from pytest_kvscale import options
+
+    return options.read(lambda name: getattr(given, name, None), lambda _: None)
 
 
 def _replay(options: argparse.Namespace) -> int:

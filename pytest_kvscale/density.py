@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import math
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,7 +82,11 @@ class LevelPlan:
     stall: float
     delete_timeout: float
     openshift: bool = False
+    namespace_there: bool = False
+    """It was there before the run, and stays."""
     recording: Path | None = None
+    keep_if: Callable[[], bool] | None = None
+    """Whether to leave what was created, asked when the level has ended by itself."""
 
     @property
     def pace(self) -> float | None:
@@ -122,10 +127,19 @@ class LevelRun:
         self.problem = ""
         """What cut the level short, if something did."""
         self._own_namespace = namespaces.Own(
-            client, plan.place.namespace, plan.place.run, plan.openshift
+            client, plan.place.namespace, plan.place.run, plan.openshift, plan.namespace_there
         )
+        self.kept = False
+        """What was created is left on purpose."""
+        self.pods_seen: dict[str, Object] | None = None
+        """By the name of their object: pods as they were seen, if somebody wants them."""
         self.end: float | None = None
         """When everything was over (loop time)."""
+
+    @property
+    def level(self) -> int:
+        """How many VMIs it is to be."""
+        return self._plan.level
 
     def figures(self) -> Figures:
         """What was measured so far."""
@@ -185,9 +199,9 @@ class LevelRun:
                     self.observer.end_level(now())
             finally:
                 made = made or await self._lost_namespace()
-                if made is not None:
+                if made is not None and not self.kept:
                     gone = await self._remove_namespace(made)
-                await self._notes.over(gone and not self.left(), kept=False)
+                await self._notes.over(gone and not self.left(), self.kept)
                 self.end = now()
 
     # Beginning ------------------------------------------------------------------------------
@@ -221,8 +235,10 @@ class LevelRun:
                 self._end_level()
             if failing.done():
                 raise_problem(failing)
+            self.kept = self._plan.keep_if is not None and self._plan.keep_if()
         finally:
-            await self._delete(failing)
+            if not self.kept:
+                await self._delete(failing)
 
     async def _create(self, deadline: float) -> None:
         plan, start = self._plan, now()
@@ -360,6 +376,8 @@ class LevelRun:
     def received(self, stream: str, kind: str, obj: Object, at: float) -> None:
         """One event of a watch."""
         self.observer.take(stream, kind, obj, at)
+        if self.pods_seen is not None and stream == "pods":
+            self.pods_seen[_made_for(obj)] = obj
         if self._recorder is not None:
             self._recorder.write(stream, at, event={"type": kind, "object": obj})
 
@@ -401,6 +419,12 @@ class _Tap:
     def changed(self, kind: str, obj: Object, at: float) -> None:
         """See `watch.Receiver`."""
         self._level.received(self._stream, kind, obj, at)
+
+
+def _made_for(pod: Object) -> str:
+    """The name of the VMI a pod was made for, or its own."""
+    owners = pod["metadata"].get("ownerReferences") or []
+    return str(owners[0]["name"] if owners else pod["metadata"]["name"])
 
 
 def _cpu_seconds() -> float:

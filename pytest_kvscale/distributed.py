@@ -142,6 +142,8 @@ class Controller:
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         for line in hooks.pytest_report_collectionfinish() if reporter is not None else []:
             reporter.write_line(line)
+        if state.run_of(config).settings.plan:
+            pytest.exit("kvscale: that was the plan (--kvscale-plan)", returncode=0)
         # The worker that runs the tests connects for itself.
         state.run_of(config).close_unless_shared()
 

@@ -8,21 +8,24 @@ in a folder as well for a controller whose worker was interrupted.
 from __future__ import annotations
 
 import collections
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from pytest_kvscale import durations
 from pytest_kvscale.cluster import recovery
+from pytest_kvscale.cluster.client import ApiError, LostConnectionError
+from pytest_kvscale.cluster.cooldown import NotSettledError
 from pytest_kvscale.cluster.journal_level import Noted
 from pytest_kvscale.density import LevelPlan, LevelRun, stall_after
 from pytest_kvscale.judge.objectives import NO_OBJECTIVES, Objectives
 from pytest_kvscale.judge.verdict import DensityResult, judge
-from pytest_kvscale.load.pacing import sleep_until
 from pytest_kvscale.measure.figures import occupancy
 from pytest_kvscale.report.results import level_object
+from pytest_kvscale.resting import Resting
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_kvscale.cluster.preflight import Plan
     from pytest_kvscale.cluster.templates import Planned
     from pytest_kvscale.session import Run
 
@@ -49,9 +52,7 @@ class Levels:
         self._run = run
         self.reports: list[Json] = []
         """Level reports so far, as plain data: the level's object, its plot's data, explanation."""
-        self._last_end: float | None = None
-        self._rested = 0.0
-        """Seconds of rest since the last level."""
+        self._resting = Resting(run)
         self._times: collections.Counter[int] = collections.Counter()
         """How often each level was run."""
         self._canary: Json | None = None
@@ -59,16 +60,8 @@ class Levels:
 
     def cool_down(self, level: int | None) -> None:
         """Let the cluster rest since the end of the last level; nothing if there was none."""
-        run = self._run
-        if self._last_end is None or self._stopped:
-            return
-        over = self._last_end + run.settings.cooldown
-        if run.settings.cooldown and not self._rested:
-            before = "" if level is None else f" before level {level}"
-            run.tell(
-                f"resting {durations.write(run.settings.cooldown)}{before} (--kvscale-cooldown)"
-            )
-        self._rested += run.connection.run(sleep_until(over))
+        if not self._stopped:
+            self._resting.rest(level)
 
     def run_level(self, level: int, objectives: Objectives) -> DensityResult:
         """Run one level, judge it, and write it down, however it ends; then raise what ended it.
@@ -77,24 +70,32 @@ class Levels:
         """
         run = self._run
         run.begin()
-        self._prove_the_way()
-        self.cool_down(level)
-        cooldown = {
-            "required": 0.0 if self._last_end is None else run.settings.cooldown,
-            "waited": round(self._rested, 3), "settled": None, "by": "time",
-        }  # fmt: skip
+        self._go_on()
+        self._rest(level)
+        foreseen = self._foresee(level)
+        if self._canary is None and not self._is_refused(foreseen):
+            self._resting.begin()
+            self._prove_the_way()
+            foreseen = self._foresee(level)
         self._times[level] += 1
         label = level_label(level, self._times[level])
+        if self._is_refused(foreseen):
+            return self._refuse(level, label, foreseen, objectives)
+        doubts = self._drift("before")
+        cooldown = self._resting.as_json()
         recording = None
         if run.settings.record:
             recording = run.folder.make() / f"{label}-recording.jsonl.gz"
         plan = self._plan(level, run.templates.level(level, run.place), recording)
+        if run.settings.keep:
+            plan = dataclasses.replace(plan, keep_if=lambda: self._failed(running, objectives))
         notes = self._notes(f"level {label}", plan)
         running = LevelRun(run.connection.client, plan, run.take_turn(wait=False), notes)
         running.observer.dated = run.connection.clock.dated
         problem = ""
         try:
             run.connection.run(running.run())
+            doubts += self._drift("after")
         except KeyboardInterrupt:
             problem = "the level was interrupted"
             if running.end is None:
@@ -105,7 +106,6 @@ class Levels:
             problem = f"the level broke off: {type(broken).__name__}: {broken}"
             raise
         finally:
-            self._last_end, self._rested = running.end, 0.0
             result = judge(
                 level,
                 running.figures(),
@@ -116,10 +116,75 @@ class Levels:
                 running.problem or problem,
                 running.harness(),
                 cooldown,
-                running.left(),
+                () if running.kept else running.left(),
+                doubts,
+                self._say_kept(level) if running.kept else "",
             )
-            self._keep(result, running, label)
+            self._keep(result, running, label, foreseen)
+            self._resting.ended(running.end)
         return result
+
+    @staticmethod
+    def _failed(running: LevelRun, objectives: Objectives) -> bool:
+        """Whether a level has failed before anything of it is deleted."""
+        figures = dataclasses.replace(running.figures(), left_behind=0)
+        return judge(running.level, figures, objectives).verdict == "fail"
+
+    def _say_kept(self, level: int) -> str:
+        """Nothing more can run beside what is kept."""
+        run = self._run
+        where = f"its objects are kept in the namespace {run.namespace} (--kvscale-keep)"
+        self._stopped = f"level {level} failed, and {where}"
+        return f"{where}: python -m pytest_kvscale recover removes them"
+
+    # Before it begins -----------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Raise `RunStoppedError` if nothing more may be created."""
+        turn = self._run.take_turn(wait=False)
+        if turn.lost.done():
+            self._stopped = self._stopped or turn.lost.result()
+        if self._stopped:
+            raise RunStoppedError(f"nothing was created: {self._stopped}")
+
+    def _rest(self, level: int) -> None:
+        try:
+            self.cool_down(level)
+        except NotSettledError as problem:
+            raise RunStoppedError(str(problem)) from None
+
+    def _foresee(self, level: int) -> Plan:
+        try:
+            return self._run.foreseeing.plan(level)
+        except (ApiError, LostConnectionError, TimeoutError) as problem:
+            raise RunStoppedError(
+                f"nothing was created: the API was lost: {problem or 'no answer in time'}"
+            ) from None
+
+    def _is_refused(self, foreseen: Plan) -> bool:
+        return foreseen.forecast.is_refused and not self._run.settings.force
+
+    def _refuse(
+        self, level: int, label: str, foreseen: Plan, objectives: Objectives
+    ) -> DensityResult:
+        """A level that cannot fit fails at once, and says why."""
+        run = self._run
+        running = LevelRun(run.connection.client, self._plan(level, ()), run.take_turn(wait=False))
+        problem = f"{foreseen.forecast.text()} (--kvscale-force runs it all the same)"
+        result = judge(
+            level, running.figures(), objectives, ended="not begun: it cannot fit",
+            problem=problem, harness=running.harness(), cooldown=self._resting.as_json(),
+        )  # fmt: skip
+        self._keep(result, running, label, foreseen)
+        return result
+
+    def _drift(self, when: str) -> list[str]:
+        """What became of KubeVirt's settings, if they are not what the run says they are."""
+        try:
+            found = self._run.drift()
+        except (ApiError, LostConnectionError, TimeoutError) as problem:
+            found = [f"they could not be read: {problem or 'no answer in time'}"]
+        return [f"KubeVirt's settings have changed ({when} the level): {each}" for each in found]
 
     def _notes(self, what: str, plan: LevelPlan) -> Noted:
         run = self._run
@@ -141,6 +206,7 @@ class Levels:
             stall=stall_after(settings.stall, facts.qemu_timeout),
             delete_timeout=settings.delete_timeout,
             openshift=facts.openshift,
+            namespace_there=not self._run.makes_namespace,
             recording=recording,
         )
 
@@ -149,17 +215,13 @@ class Levels:
     def _prove_the_way(self) -> None:
         """One VMI of each template, not measured: it warms the images and proves the way."""
         run = self._run
-        turn = run.take_turn(wait=False)
-        if turn.lost.done():
-            self._stopped = self._stopped or turn.lost.result()
-        if self._stopped:
-            raise RunStoppedError(f"nothing was created: {self._stopped}")
-        if self._canary is not None:
-            return
         objects = run.templates.canary(run.place)
         number = sum(each.vmis for each in objects)
         plan = self._plan(number, objects)
-        running = LevelRun(run.connection.client, plan, turn, self._notes("the canary", plan))
+        running = LevelRun(
+            run.connection.client, plan, run.take_turn(wait=False), self._notes("the canary", plan)
+        )
+        running.pods_seen = {}
         interrupted = False
         try:
             run.connection.run(running.run())
@@ -179,6 +241,8 @@ class Levels:
     def _keep_canary(self, running: LevelRun, number: int, interrupted: bool) -> DensityResult:
         problem = running.problem or ("it was interrupted" if interrupted else "")
         figures = running.figures()
+        run_pods = running.pods_seen or {}
+        self._run.foreseeing.preflight.learn(run_pods)
         result = judge(number, figures, NO_OBJECTIVES, None, running.ended, problem,
                        left=running.left())  # fmt: skip
         self._canary = {
@@ -194,13 +258,13 @@ class Levels:
 
     # What is kept ---------------------------------------------------------------------------
 
-    def _keep(self, result: DensityResult, running: LevelRun, label: str) -> None:
+    def _keep(self, result: DensityResult, running: LevelRun, label: str, plan: Plan) -> None:
         figures = result.figures
         sent = min((each.sent for each in figures.timelines if each.sent is not None), default=None)
         end = running.observer.level_end
         report = {
             "label": label,
-            "level": level_object(result),
+            "level": {**level_object(result), "preflight": plan.as_json()},
             "explanation": "" if result.verdict == "pass" else result.explanation(),
             "occupancy": occupancy(figures.timelines),
             "end": None if sent is None or end is None else round(end - sent, 3),

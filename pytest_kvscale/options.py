@@ -55,7 +55,16 @@ class Settings:
     """Objectives; None: `slo.yaml` beside the suite."""
     tune: str | None = None
     """none, density, or a YAML file; None: what the cluster does by default."""
-    cooldown: float = 3600.0
+    cooldown: float | None = 3600.0
+    """Least rest between levels; None: until the cluster has settled."""
+    cooldown_max: float = 7200.0
+    """Longest wait for the cluster to settle, from the end of the last level."""
+    plan: bool = False
+    """Only say what is known beforehand; nothing is created."""
+    force: bool = False
+    """Whether to run a level that cannot fit."""
+    keep: bool = False
+    """Whether to leave the objects of a level that failed."""
     report_dir: Path = Path("reports")
     wait: bool = True
     """Whether to wait while another run has the cluster."""
@@ -93,6 +102,11 @@ class Option:
 def duration(text: str) -> float:
     """Seconds of a duration."""
     return durations.parse(text)
+
+
+def rest(text: str) -> float | None:
+    """Seconds of a duration, or None for `settle`."""
+    return None if text.strip() == "settle" else durations.parse(text)
 
 
 def patience(text: str) -> float:
@@ -294,7 +308,28 @@ OPTIONS: tuple[Option, ...] = (
         "end (default: none; density on the embedded cluster)",
         "none|density|FILE",
     ),
-    Option("cooldown", duration, "rest of the cluster between levels (default: 1h)", "TIME"),
+    Option(
+        "cooldown",
+        rest,
+        "least rest of the cluster since the last level on it, whoever ran it (default: 1h); "
+        "settle: only until it has settled; 0: none",
+        "TIME|settle",
+    ),
+    Option(
+        "cooldown-max",
+        duration,
+        "longest wait for the cluster to settle, since the last level's end (default: 2h)",
+        "TIME",
+    ),
+    Option("plan", yes, "say how many VMIs fit and what stops the next; create nothing", flag=True),
+    Option("force", yes, "run a level although it cannot fit", flag=True),
+    Option(
+        "keep",
+        yes,
+        "leave the objects of a level that failed, to look into them; python -m pytest_kvscale "
+        "recover removes them",
+        flag=True,
+    ),
     Option(
         "no-wait",
         yes,

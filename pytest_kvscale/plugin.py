@@ -151,6 +151,11 @@ class Hooks:
 
     # Tests ----------------------------------------------------------------------------------
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> bool | None:
+        """Run no test, if only the plan was asked for."""
+        return True if self._run.settings.plan and self._files is not None else None
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Let the cluster rest before a level; that is no test's time."""
@@ -165,8 +170,13 @@ class Hooks:
     def pytest_runtest_setup(self) -> None:
         """Fail here with what went wrong while the cluster rested."""
         problem, self._cooldown_problem = self._cooldown_problem, None
-        if problem is not None:
-            raise problem
+        if problem is None:
+            return
+        from pytest_kvscale.cluster.cooldown import NotSettledError
+
+        if isinstance(problem, NotSettledError):
+            pytest.fail(str(problem), pytrace=False)
+        raise problem
 
     # Reports --------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_kvscale.cluster.templates import Place, Templates
     from pytest_kvscale.cluster.tuner import Tuner
     from pytest_kvscale.cluster.tuning import Change
+    from pytest_kvscale.foreseeing import Foreseeing
     from pytest_kvscale.judge.objectives import AppliesTo, Objectives
     from pytest_kvscale.levels import Levels
     from pytest_kvscale.report.results import ResultsFolder
@@ -67,8 +68,8 @@ class Run:
         self._tuning: Json = {"applied": "none", "changes": []}
         self._levels: list[int] = []
         self._objectives: dict[Path, tuple[AppliesTo, Objectives] | None] = {}
-        self._namespace_there = False
-        """The namespace was there before the run."""
+        self._plan: list[str] = []
+        """What is known beforehand, if that is all that was asked for."""
 
     # What it is -----------------------------------------------------------------------------
 
@@ -113,10 +114,26 @@ class Run:
 
         return Undoing(self)
 
+    @functools.cached_property
+    def foreseeing(self) -> Foreseeing:
+        """What is known of the levels before they begin."""
+        from pytest_kvscale.foreseeing import Foreseeing
+
+        return Foreseeing(self)
+
     @property
+    def tuning_name(self) -> str:
+        """The tuning that is applied."""
+        return self.settings.tune or self.connection.default_tuning
+
+    @functools.cached_property
     def makes_namespace(self) -> bool:
         """Whether the namespace is made by the run, and goes with it."""
-        return not self._namespace_there
+        from pytest_kvscale.cluster import namespaces
+
+        if self.settings.namespace is None:
+            return True
+        return not self.connection.ask(namespaces.check(self.connection.client, self.namespace))
 
     @property
     def connected(self) -> bool:
@@ -144,23 +161,40 @@ class Run:
             self._read_objectives(suite)
         if self.settings.tune is not None:
             tuning.load(self.settings.tune)
+        self._check_permissions()
         place = self.place
         for level in levels:
             templates.level(level, place)
         self._levels = list(levels)
         self.folder.make()
-        alone = self.connection.shared and not self.take_turn(self.settings.wait).off
-        self.undoing.begin(alone)
+        if not self.settings.plan:
+            alone = self.connection.shared and not self.take_turn(self.settings.wait).off
+            self.undoing.begin(alone)
         self._look_around()
+        if self.settings.plan:
+            self._plan = list(self.foreseeing.lines(levels))
+
+    def _check_permissions(self) -> None:
+        """Refuse to begin what the API would refuse in the middle."""
+        from pytest_kvscale.cluster import permissions
+
+        connection, settings = self.connection, self.settings
+        intent = permissions.Intent(
+            kinds=self.templates.kinds,
+            namespace=self.namespace,
+            makes_namespace=self.makes_namespace,
+            tunes=self.tuning_name != "none",
+            beside_others=settings.beside_others,
+        )
+        for each in connection.ask(permissions.check(connection.client, intent)):
+            self.tell(f"note: {each}")
 
     def _look_around(self) -> None:
-        """Refuse a namespace that is going, and a node that carries others' VMIs."""
-        from pytest_kvscale.cluster import guard, namespaces
+        """Refuse a node that carries others' VMIs."""
+        from pytest_kvscale.cluster import guard
 
         connection = self.connection
-        there = namespaces.check(connection.client, self.namespace)
-        self._namespace_there = connection.ask(there)
-        if not self.settings.beside_others:
+        if not self.settings.beside_others and not self.settings.plan:
             work = guard.check_alone(connection.client, self.facts.node["name"], self.id)
             connection.ask(work)
 
@@ -195,6 +229,13 @@ class Run:
                 # without workers.
                 self._look_around()
         return self._facts
+
+    @functools.cached_property
+    def cluster_uid(self) -> str:
+        """The uid of the namespace kube-system, which lives as long as the cluster."""
+        from pytest_kvscale.cluster import facts
+
+        return self.connection.ask(facts.uid_of(self.connection.client))
 
     def take_turn(self, wait: bool) -> Turn:
         """Our turn on the cluster, taken when it is first asked for.
@@ -239,6 +280,7 @@ class Run:
             f"kvscale: {identity.text()}",
             f"kvscale: node {node['name']} ({', '.join([*size, node['runtime']])}), {versions}",
             f"kvscale: run {self.id}, namespace {self.namespace}, {vmis}",
+            *(f"kvscale: {each}" for each in self._plan),
         ]
 
     def close_unless_shared(self) -> None:
@@ -267,7 +309,7 @@ class Run:
         from pytest_kvscale.cluster.tuner import Tuner
 
         if self._tuner is None:
-            name = self.settings.tune or self.connection.default_tuning
+            name = self.tuning_name
             node = self.facts.node["name"]
             self._tuner = Tuner(self.connection.client, self.undoing.journal, node)
             made = self.connection.run(self._tuner.apply(tuning.load(name)))

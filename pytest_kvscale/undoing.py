@@ -40,7 +40,7 @@ class Undoing:
 
         run = self._run
         if run.connection.shared:
-            return Folder(state_dir(os.environ) / run.facts.uid)
+            return Folder(state_dir(os.environ) / run.cluster_uid)
         return Folder(run.folder.path / _PRIVATE)
 
     @functools.cached_property
@@ -49,7 +49,7 @@ class Undoing:
         from pytest_kvscale.cluster.journal import Journal
 
         run = self._run
-        journal = Journal(run.connection.client, run.id, run.facts.uid, self._folder)
+        journal = Journal(run.connection.client, run.id, run.cluster_uid, self._folder)
         journal.load()
         return journal
 
@@ -74,7 +74,7 @@ class Undoing:
         run, connection = self._run, self._run.connection
         client = connection.client
         found = connection.ask(
-            journal.unfinished(client, run.facts.uid, self._folder, run.id, alone)
+            journal.unfinished(client, run.cluster_uid, self._folder, run.id, alone)
         )
         for record in found:
             rest = record

@@ -55,15 +55,20 @@ async def gather(
     )
     chosen = await choose_node(client, node, selector, demands)
     groups = (await client.about("/apis")).get("groups") or []
-    system = await client.get(NAMESPACES, "", "kube-system")
     return ClusterFacts(
-        uid=system["metadata"]["uid"],
+        uid=await uid_of(client),
         kubevirt=kubevirts.version(custom),
         qemu_timeout=kubevirts.qemu_timeout(custom["spec"]),
         node=node_facts(chosen),
         selector=node_selector(chosen),
         openshift=any(each.get("name") == _OPENSHIFT for each in groups),
     )
+
+
+async def uid_of(client: Client) -> str:
+    """What tells a cluster from all others."""
+    system = await client.get(NAMESPACES, "", "kube-system")
+    return str(system["metadata"]["uid"])
 
 
 async def refresh(client: Client, facts: ClusterFacts) -> ClusterFacts:

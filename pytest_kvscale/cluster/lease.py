@@ -174,6 +174,8 @@ class Turn:
         metadata: dict[str, Any] = {"name": NAME, "namespace": NAMESPACE}
         if held:
             metadata["resourceVersion"] = held["metadata"]["resourceVersion"]
+            # Without it, a PUT would make a lease anew that somebody has removed.
+            metadata["uid"] = held["metadata"]["uid"]
         metadata["annotations"] = {BY: who()}
         return {
             "apiVersion": "coordination.k8s.io/v1",

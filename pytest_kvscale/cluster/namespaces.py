@@ -23,12 +23,15 @@ _OPENSHIFT = {"security.openshift.io/scc.podSecurityLabelSync": "false"}
 
 
 async def check(client: Client, name: str) -> bool:
-    """Whether a namespace is there. Raises `ConfigurationError` if it is just being removed."""
+    """Whether a namespace is there; yes, if that may not be asked.
+
+    Raises `ConfigurationError` if it is just being removed.
+    """
     try:
         found = await client.get(NAMESPACES, "", name)
     except ApiError as problem:
-        if problem.code == 404:
-            return False
+        if problem.code in (403, 404):
+            return problem.code == 403
         raise
     if found["metadata"].get("deletionTimestamp"):
         raise ConfigurationError(
@@ -39,9 +42,12 @@ async def check(client: Client, name: str) -> bool:
 
 
 class Own:
-    """The namespace of a run, if it has to be made."""
+    """The namespace of a run, if it has to be made: if it was not there before the run."""
 
-    def __init__(self, client: Client, name: str, run: str, openshift: bool) -> None:
+    def __init__(
+        self, client: Client, name: str, run: str, openshift: bool, there: bool = False
+    ) -> None:
+        self._there = there
         self._client = client
         self._name = name
         self._run = run
@@ -57,6 +63,8 @@ class Own:
     async def make(self, deadline: float) -> Object | None:
         """Make the namespace; None if there is one already, which is then used and kept."""
         client = self._client
+        if self._there:
+            return None
         try:
             return await repeat_until(deadline, lambda: client.create(NAMESPACES, "", self._wanted))
         except ApiError as problem:

@@ -72,6 +72,11 @@ class Template:
         self.kind = kind_of(self.sample)
         self._check_place(self.sample, trial)
 
+    @property
+    def machine(self) -> Object:
+        """The spec of the VMI (or pod) it makes, as it was tried out."""
+        return self.kind.machine(self.sample)
+
     def render(self, name: str, level: int, index: int, place: Place) -> Object:
         """The object, with the run's label on it and on what it makes.
 

@@ -100,13 +100,18 @@ def judge(
     harness: Mapping[str, Any] | None = None,
     cooldown: Mapping[str, Any] | None = None,
     left: Sequence[str] = (),
+    doubts: Sequence[str] = (),
+    kept: str = "",
 ) -> DensityResult:
     """Judge a level.
 
     `max_lag` (seconds) is the most that `lag_p99` may be; `problem` is what cut the run short.
     A level fails if a VMI failed, something was left behind, an objective was missed or the run
-    was cut short. One that would pass but fell behind its pace is inconclusive.
+    was cut short. `kept` says that its objects are left on purpose. One that would pass but fell
+    behind its pace, or of which there are `doubts`, is inconclusive.
     """
+    if kept:
+        figures = dataclasses.replace(figures, left_behind=0)
     findings = {each.name: classify(each) for each in figures.not_running}
     failures = count(findings.values())
     if figures.left_behind:
@@ -120,12 +125,17 @@ def judge(
         reasons.append(f"{figures.left_behind} VMIs or pods were left behind")
     reasons += [each.text() for each in outcomes if not each.ok]
     verdict: Verdict = "fail" if reasons else "pass"
+    if kept:
+        reasons.append(kept)
     lag = figures.pacing["lag_p99"]
     if max_lag is not None and lag is not None and lag > max_lag:
         reasons.append(
             f"creates were sent up to {lag:.3f} s late (lag_p99; at most {max_lag:g} s): the "
             "harness or the API fell behind the pace"
         )
+        verdict = "inconclusive" if verdict == "pass" else verdict
+    if doubts:
+        reasons += doubts
         verdict = "inconclusive" if verdict == "pass" else verdict
     return DensityResult(
         level=level,

@@ -49,6 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--max-mutating-requests-inflight", type=_count, metavar="N",
         help="writing requests worked on at a time, beyond them 429 (0: no limit)",
     )  # fmt: skip
+    parser.add_argument(
+        "--api-only", action="store_true",
+        help="serve the API alone: no node, no KubeVirt, no webhooks; objects stay as written",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     try:
         chosen = _with_limits(profile.load(options.profile), options)
@@ -81,7 +85,9 @@ def _with_limits(chosen: profile.Profile, options: argparse.Namespace) -> profil
 
 
 async def _serve(chosen: profile.Profile, gate: Gate, options: argparse.Namespace) -> int:
-    cluster = EmbeddedCluster(chosen, options.profile, options.seed, this_moment(), gate)
+    cluster = EmbeddedCluster(
+        chosen, options.profile, options.seed, this_moment(), gate, options.api_only
+    )
     try:
         url = await cluster.start(options.host, options.port)
     except OSError as problem:

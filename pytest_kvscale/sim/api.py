@@ -7,45 +7,39 @@ webhooks, is a function given per kind.
 
 from __future__ import annotations
 
-import base64
-import dataclasses
-import json
+import itertools
 from collections.abc import Callable
 from typing import Any
 
-from pytest_kvscale.sim import apply, deletion, errors, ownership, patch, selectors
+from pytest_kvscale.sim import (
+    apply,
+    deletion,
+    errors,
+    kind_rules,
+    lists,
+    object_meta,
+    ownership,
+    patch,
+)
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
+from pytest_kvscale.sim.lists import Page, Paging, Query
 from pytest_kvscale.sim.managed_fields import Writer
 from pytest_kvscale.sim.ownership import BY_ITSELF, By, Ownership
 from pytest_kvscale.sim.resources import NAMESPACES, PODS, Resource
 from pytest_kvscale.sim.store import Store, Stored, Watch
-from pytest_kvscale.sim.validation import check_name, check_type
+from pytest_kvscale.sim.validation import check_names, check_type, custom_problems
+
+__all__ = ["Admission", "Api", "Page", "Paging", "Query", "Rule"]
 
 Admission = Callable[[Object], Object]
 """Takes an object that is to be created, returns it as it shall be, or raises `StatusError`."""
 Rule = Callable[[Object], None]
 """Raises `StatusError` for an object that may not be stored like this, new or changed."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Page:
-    """A part of a list: encoded objects, the version they stand at, and where to go on."""
-
-    items: list[Stored]
-    version: int
-    proceed: str = ""
-    remaining: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Query:
-    """Which objects a list, watch or deletecollection is about."""
-
-    namespace: str = ""
-    labels: str = ""
-    fields: str = ""
+PROTECTED_NAMESPACES = ("default", "kube-system", "kube-public")
+_ATTEMPTS = 8
+"""How many names are generated until one is free."""
 
 
 class Api:
@@ -67,41 +61,13 @@ class Api:
             raise errors.not_found(resource, name)
         return stored
 
-    def list(
-        self,
-        resource: Resource,
-        query: Query,
-        limit: int = 0,
-        proceed: str = "",
-        version: str = "",
-        exact: bool = False,
-    ) -> Page:
-        """The objects a query means, at most `limit` of them, from `proceed` on."""
-        wanted = self._version(version)
-        if wanted > self.store.version:
-            raise errors.too_large_version(wanted, self.store.version)
-        if exact and 0 < wanted < self.store.version:
-            raise errors.expired(f"The resourceVersion {wanted} for the provided list is too old.")
-        after, at = ("", ""), self.store.version
-        if proceed:
-            after, at = self._decode_continue(proceed)
-        matches = self._matcher(resource, query)
-        items = [
-            stored
-            for stored in self.store.all(resource, query.namespace)
-            if self._key(stored.obj) > after and matches(stored.obj)
-        ]
-        if not limit or len(items) <= limit:
-            return Page(items, at)
-        token = self._encode_continue(self._key(items[limit - 1].obj), at)
-        remaining = None if query.labels or query.fields else len(items) - limit
-        return Page(items[:limit], at, token, remaining)
+    def list(self, resource: Resource, query: Query, paging: Paging | None = None) -> Page:
+        """The objects a query means, or a page of them."""
+        return lists.list_page(self.store, resource, query, paging or Paging())
 
     def watch(self, resource: Resource, query: Query, since: int | None) -> Watch:
         """The changes a query means, after a version (None: first all there is, as ADDED)."""
-        if since is not None and since > self.store.version:
-            raise errors.too_large_version(since, self.store.version)
-        return self.store.watch(resource, since, self._matcher(resource, query))
+        return self.store.watch(resource, since, query.matcher(resource))
 
     # Writing --------------------------------------------------------------------------------
 
@@ -115,45 +81,73 @@ class Api:
     ) -> Object:
         """Make a new object."""
         check_type(resource, obj)
+        object_meta.check_types(resource, obj)
         metadata = dict(obj.get("metadata") or {})
         if resource.namespaced:
-            if metadata.get("namespace", namespace) != namespace:
+            if (metadata.get("namespace") or namespace) != namespace:
                 raise errors.bad_request(
                     "the namespace of the provided object does not match the namespace sent on "
                     "the request"
                 )
             metadata["namespace"] = namespace
+        else:
+            metadata.pop("namespace", None)
         if not metadata.get("name") and metadata.get("generateName"):
-            base = metadata["generateName"]
-            nth = self._draws.nth("generate", resource.plural, base)
-            metadata["name"] = base + self._draws.suffix(resource.plural, base, nth)
+            metadata["name"] = self._generate(resource, namespace, metadata["generateName"])
         name = metadata.get("name") or ""
-        check_name(resource, name)
         if resource.namespaced:
             self._check_namespace(resource, namespace, name)
+        if metadata.pop("resourceVersion", None) not in (None, "", "0"):
+            raise errors.bad_request("resourceVersion should not be set on objects to be created")
+        obj = self.prepared(resource, name, {**obj, "metadata": metadata})
+        if resource.status_subresource and resource.custom:
+            obj.pop("status", None)
+        asked, admit = obj, self.admission.get(resource)
+        if admit is not None and name:
+            obj = admit(obj)
+        obj = kind_rules.fill(resource, obj)
+        self._check(resource, name, obj)
         if self.store.get(resource, namespace, name) is not None:
             raise errors.already_exists(resource, name)
+        now = self.calendar.stamp()
+        owners = ownership.of_new(resource, asked if resource.custom else obj, by, now)
+        return ownership.shown(obj, owners) if dry_run else self.store.put(resource, obj, owners)
+
+    def prepared(self, resource: Resource, name: str, obj: Object) -> Object:
+        """The object with what the API itself writes into a new one, and no client can."""
+        metadata = {"name": name, **(obj.get("metadata") or {})}
         # A run's namespace has another name every time, and must be the same otherwise.
         draw = (resource.plural, "" if resource is NAMESPACES else name)
         metadata["uid"] = self._draws.uid(*draw, self._draws.nth("create", *draw))
         metadata["creationTimestamp"] = self.calendar.stamp()
-        for key in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"):
+        for key in _NOT_OF_CLIENTS:
             metadata.pop(key, None)
         if resource.generation:
             metadata["generation"] = 1
-        obj = {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
-        obj["metadata"] = metadata
-        if resource.status_subresource and resource is not NAMESPACES and resource.custom:
-            obj.pop("status", None)
-        metadata.pop("managedFields", None)
-        asked, admit = obj, self.admission.get(resource)
-        if admit is not None:
-            obj = admit(obj)
-        if resource in self.rules:
+        return {**_head(resource), **obj, **_head(resource), "metadata": metadata}
+
+    def _check(self, resource: Resource, name: str, obj: Object) -> None:
+        causes = [
+            *object_meta.problems_of_new(resource, obj["metadata"]),
+            *(kind_rules.problems(resource, obj, None) if name else ()),
+        ]
+        if name and resource in self.rules:
             self.rules[resource](obj)
-        now = self.calendar.stamp()
-        owners = ownership.of_new(resource, asked if resource.custom else obj, by, now)
-        return ownership.shown(obj, owners) if dry_run else self.store.put(resource, obj, owners)
+        if resource.custom:
+            causes = custom_problems(resource, obj, causes)
+        if causes:
+            raise errors.invalid(resource, name, causes)
+
+    def _generate(self, resource: Resource, namespace: str, base: str) -> str:
+        """A name that begins like this and is not taken (if there is one)."""
+        longest = object_meta.LONGEST_GENERATED - object_meta.SUFFIX_LENGTH
+        name = ""
+        for _ in range(_ATTEMPTS):
+            nth = self._draws.nth("generate", resource.plural, base)
+            name = base[:longest] + self._draws.suffix(resource.plural, base, nth)
+            if self.store.get(resource, namespace, name) is None:
+                break
+        return name
 
     def replace(
         self,
@@ -167,18 +161,19 @@ class Api:
     ) -> Object:
         """Put another object in the place of one that is there."""
         check_type(resource, obj)
-        metadata = obj.get("metadata") or {}
-        if metadata.get("name", name) != name:
-            raise errors.bad_request(
-                f"the name of the object ({metadata['name']}) does not match the name on the URL "
-                f"({name})"
-            )
-        if resource.namespaced and metadata.get("namespace", namespace) != namespace:
-            raise errors.bad_request(
-                "the namespace of the provided object does not match the namespace sent on the "
-                "request"
-            )
-        stored = self.get(resource, namespace, name)
+        object_meta.check_types(resource, obj)
+        check_names(namespace, name, obj)
+        stored = self.store.get(resource, namespace, name)
+        if stored is None and (not resource.create_on_update or subresource):
+            raise errors.not_found(resource, name)
+        uid = obj["metadata"].get("uid")
+        held = stored.obj["metadata"]["uid"] if stored is not None else ""
+        if uid and uid != held:
+            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {held}"
+            raise errors.conflict(resource, name, why)
+        if stored is None:
+            metadata = {**obj["metadata"], "resourceVersion": ""}
+            return self.create(resource, namespace, {**obj, "metadata": metadata}, dry_run, by)
         return self._write(resource, stored, obj, subresource, dry_run, by)
 
     def patch(
@@ -198,6 +193,9 @@ class Api:
         if patch.concerns_owners(change, media_type):
             obj = ownership.shown(obj, stored.ownership)
         changed = patch.apply(resource, obj, change, media_type)
+        check_type(resource, changed)
+        object_meta.check_types(resource, changed)
+        check_names(namespace, name, changed)
         return self._write(resource, stored, changed, subresource, dry_run, by)
 
     def apply(
@@ -234,37 +232,38 @@ class Api:
         dry_run: bool = False,
     ) -> tuple[Object, bool]:
         """Delete an object, or mark it as to be deleted; returns it and whether it is gone."""
+        if resource is NAMESPACES and name in PROTECTED_NAMESPACES:
+            raise errors.forbidden(resource, name, "this namespace may not be deleted")
         stored = self.get(resource, namespace, name)
         options = options or {}
-        expected = options.get("preconditions") or {}
-        held = stored.obj["metadata"]
-        for key, word in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
-            if expected.get(key) not in (None, held[key]):
-                raise errors.conflict(
-                    resource,
-                    name,
-                    f"Precondition failed: {word} in precondition: {expected[key]}, "
-                    f"{word} in object meta: {held[key]}",
-                )
+        why = deletion.unmet(stored.obj["metadata"], options)
+        if why:
+            raise errors.conflict(resource, name, why)
         obj = deletion.hold(stored.obj, options)
-        if dry_run:
-            return stored.obj, False
         held = obj["metadata"]
         grace = self._grace(resource, obj, options)
-        if grace or held.get("finalizers") or resource in (NAMESPACES, PODS):
+        stays = bool(grace or held.get("finalizers") or resource is NAMESPACES)
+        if dry_run:
+            return stored.obj, not stays
+        if stays or resource is PODS:
             obj = self._mark(resource, obj, grace)
-            if grace or held.get("finalizers") or resource is NAMESPACES:
-                return obj, False
-        return self.store.remove(resource, obj), True
+        return (obj, False) if stays else (self.store.remove(resource, obj), True)
 
     def delete_collection(
-        self, resource: Resource, query: Query, options: Object | None = None, dry_run: bool = False
+        self,
+        resource: Resource,
+        query: Query,
+        options: Object | None = None,
+        dry_run: bool = False,
+        paging: Paging | None = None,
     ) -> Page:
         """Delete all objects a query means; returns them."""
-        page = self.list(resource, query)
+        page = self.list(resource, query, paging)
         for stored in page.items:
-            namespace, name = self._key(stored.obj)
-            self.delete(resource, namespace, name, options, dry_run)
+            metadata = stored.obj["metadata"]
+            namespace, name = metadata.get("namespace", ""), metadata["name"]
+            if self.store.get(resource, namespace, name) is not None:
+                self.delete(resource, namespace, name, options, dry_run)
         return page
 
     # The rules of writing -------------------------------------------------------------------
@@ -278,9 +277,10 @@ class Api:
         dry_run: bool,
         by: By,
     ) -> Object:
-        old, new = stored.obj, dict(wanted)
-        held, given = old["metadata"], dict(new.get("metadata") or {})
-        _check_precondition(resource, held, given)
+        old, held = stored.obj, stored.obj["metadata"]
+        given = dict(wanted.get("metadata") or {})
+        _check_version(resource, held, given)
+        causes = list(object_meta.problems_of_change(resource, held, given))
         before = ownership.asked_for(
             stored.ownership, given.pop("managedFields", None), subresource
         )
@@ -288,54 +288,41 @@ class Api:
             given.pop(key, None)
             if key in held:
                 given[key] = held[key]
-        if subresource == "status":
-            metadata = {**held, **{k: given[k] for k in ("labels", "annotations") if k in given}}
-            new = {**old, "metadata": held if resource.custom else metadata}
-            if "status" in wanted:
-                new["status"] = wanted["status"]
-        else:
-            new = {**new, "apiVersion": old["apiVersion"], "kind": old["kind"], "metadata": given}
-            if resource.status_subresource:
-                new.pop("status", None)
-                if "status" in old:
-                    new["status"] = old["status"]
-        if resource.generation and self._counts(resource, old, new):
+        new = _changed(resource, old, wanted, given, subresource)
+        if resource.generation and _counts(resource, old, new):
             new["metadata"] = {**new["metadata"], "generation": held.get("generation", 1) + 1}
         owners = ownership.of_changed(before, old, new, resource, by, self.calendar.stamp())
-        if old == new and owners is stored.ownership:
+        if old == new and owners is stored.ownership and not causes:
             return ownership.shown(old, owners) if dry_run else old
+        if not subresource:
+            causes += kind_rules.problems(resource, new, old)
         if resource in self.rules and not subresource and "deletionTimestamp" not in held:
             self.rules[resource](new)
+        if resource.custom:
+            causes = custom_problems(resource, new, causes)
+        if causes:
+            raise errors.invalid(resource, held["name"], causes)
         if dry_run:
             return ownership.shown(new, owners)
-        metadata = new["metadata"]
-        if (
-            "deletionTimestamp" in metadata
-            and not metadata.get("finalizers")
-            and held.get("finalizers")
-            and resource is not NAMESPACES
-        ):
+        if _is_released(resource, old, new):
             # Its watchers see it as it was last stored, the writer as it would have been.
             gone = self.store.remove(resource, old)
             version = gone["metadata"]["resourceVersion"]
-            seen = {**new, "metadata": {**metadata, "resourceVersion": version}}
+            seen = {**new, "metadata": {**new["metadata"], "resourceVersion": version}}
             return ownership.shown(seen, owners)
         return self.store.put(resource, new, owners)
-
-    @staticmethod
-    def _counts(resource: Resource, old: Object, new: Object) -> bool:
-        """Whether a change counts as a new generation."""
-        skip = {"metadata"} | ({"status"} if resource.status_subresource else set())
-        fields = (old.keys() | new.keys()) - skip
-        return any(old.get(field) != new.get(field) for field in fields)
 
     def _grace(self, resource: Resource, obj: Object, options: Object) -> int:
         if resource is not PODS:
             return 0
         spec = obj.get("spec") or {}
-        grace = options.get("gracePeriodSeconds", spec.get("terminationGracePeriodSeconds", 30))
+        grace = options.get("gracePeriodSeconds")
+        if grace is None:
+            grace = spec.get("terminationGracePeriodSeconds", 30)
         finished = (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed")
-        return 0 if finished or not spec.get("nodeName") else max(0, int(grace))
+        if finished or not spec.get("nodeName"):
+            return 0
+        return 1 if grace < 0 else int(grace)
 
     def _mark(self, resource: Resource, obj: Object, grace: int) -> Object:
         """Set the deletion timestamp; whoever holds the object (finalizer, kubelet) ends it."""
@@ -354,8 +341,6 @@ class Api:
             marked["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
         return self.store.put(resource, marked)
 
-    # Checks ---------------------------------------------------------------------------------
-
     def _check_namespace(self, resource: Resource, namespace: str, name: str) -> None:
         stored = self.store.get(NAMESPACES, "", namespace)
         if stored is None:
@@ -370,59 +355,76 @@ class Api:
                 [errors.cause("NamespaceTerminating", "metadata.namespace", text)],
             )
 
-    @staticmethod
-    def _matcher(resource: Resource, query: Query) -> selectors.Matcher:
-        namespace = query.namespace
-        parts: list[selectors.Matcher] = []
-        if namespace:
-            parts.append(lambda obj: obj["metadata"].get("namespace") == namespace)
-        if query.labels:
-            parts.append(selectors.labels(query.labels))
-        if query.fields:
-            parts.append(selectors.fields(query.fields, resource))
-        if len(parts) == 1:
-            return parts[0]
-        return lambda obj: all(part(obj) for part in parts)
 
-    @staticmethod
-    def _version(text: str) -> int:
-        if not text:
-            return 0
-        if not text.isdecimal():
-            raise errors.bad_request(f"invalid resource version {text!r}: not a number")
-        return int(text)
+# How a change comes out -------------------------------------------------------------------------
 
-    @staticmethod
-    def _key(obj: Object) -> tuple[str, str]:
-        return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
-
-    @staticmethod
-    def _encode_continue(key: tuple[str, str], version: int) -> str:
-        return base64.urlsafe_b64encode(json.dumps([*key, version]).encode()).decode()
-
-    @staticmethod
-    def _decode_continue(token: str) -> tuple[tuple[str, str], int]:
-        try:
-            namespace, name, version = json.loads(base64.urlsafe_b64decode(token))
-            return (str(namespace), str(name)), int(version)
-        except (ValueError, TypeError):
-            raise errors.bad_request("continue key is not valid: it was not issued here") from None
-
-
+_NOT_OF_CLIENTS = (
+    "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "managedFields",
+)  # fmt: skip
 _SYSTEM_METADATA = (
     "name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation",
     "deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "selfLink",
 )  # fmt: skip
 
 
-def _check_precondition(resource: Resource, held: Object, given: Object) -> None:
-    """409 for a writer who means another version or another object of that name."""
-    if given.get("resourceVersion") not in (None, "", held["resourceVersion"]):
-        raise errors.conflict(resource, held["name"])
-    if given.get("uid") not in (None, "", held["uid"]):
-        raise errors.conflict(
-            resource,
-            held["name"],
-            f"Precondition failed: UID in precondition: {given['uid']}, UID in object meta: "
-            f"{held['uid']}",
+def _head(resource: Resource) -> Object:
+    """Kind and version, in the order in which the real API has them."""
+    if resource.custom:
+        return {"apiVersion": resource.api_version, "kind": resource.kind}
+    return {"kind": resource.kind, "apiVersion": resource.api_version}
+
+
+def _check_version(resource: Resource, held: Object, given: Object) -> None:
+    """409 for a writer who means another version; 422 for one who says none, but must."""
+    text = given.get("resourceVersion") or ""
+    if lists.version_of(text):
+        if text != held["resourceVersion"]:
+            raise errors.conflict(resource, held["name"])
+    elif resource.custom or not resource.unconditional:
+        cause = errors.invalid_value(
+            "metadata.resourceVersion", 0, "must be specified for an update"
         )
+        raise errors.invalid_kind(resource.group, resource.plural, held["name"], [cause])
+
+
+def _changed(
+    resource: Resource, old: Object, wanted: Object, metadata: Object, subresource: str
+) -> Object:
+    """The object after a write through its own door or through one of its subresources'."""
+    held = old["metadata"]
+    if subresource == "status":
+        labels = {key: metadata[key] for key in ("labels", "annotations") if key in metadata}
+        new = {**old, "metadata": held if resource.custom else {**held, **labels}}
+        if "status" in wanted:
+            new["status"] = wanted["status"]
+        return new
+    if subresource == "finalize":
+        kept = (wanted.get("spec") or {}).get("finalizers") or []
+        spec = {key: value for key, value in (old.get("spec") or {}).items() if key != "finalizers"}
+        return {**old, "spec": {**spec, "finalizers": kept} if kept else spec}
+    new = {**_head(resource), **wanted, **_head(resource), "metadata": metadata}
+    if resource.status_subresource:
+        new.pop("status", None)
+        if "status" in old:
+            new["status"] = old["status"]
+    if resource is NAMESPACES and "spec" in old:
+        new["spec"] = old["spec"]
+    return new
+
+
+def _counts(resource: Resource, old: Object, new: Object) -> bool:
+    """Whether a change counts as a new generation."""
+    skip = {"metadata"} | ({"status"} if resource.status_subresource else set())
+    return any(
+        old.get(field) != new.get(field) for field in itertools.chain(old, new) if field not in skip
+    )
+
+
+def _is_released(resource: Resource, old: Object, new: Object) -> bool:
+    """Whether this change takes away the last thing that held an object to be deleted."""
+    held, metadata = old["metadata"], new["metadata"]
+    if "deletionTimestamp" not in metadata or metadata.get("finalizers"):
+        return False
+    if resource is NAMESPACES:
+        return not (new.get("spec") or {}).get("finalizers")
+    return bool(held.get("finalizers")) and not metadata.get("deletionGracePeriodSeconds")

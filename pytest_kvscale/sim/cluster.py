@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from pytest_kvscale.sim import discovery, pods, rbac
+from pytest_kvscale.sim import definitions, discovery, pods, rbac
 from pytest_kvscale.sim.api import Api
 from pytest_kvscale.sim.authentication import Gate
 from pytest_kvscale.sim.client import Client
@@ -48,7 +48,7 @@ from pytest_kvscale.sim.server import Server
 from pytest_kvscale.sim.store import Store
 
 _UNLIMITED = RateLimit(qps=1e9, burst=10**9)
-NAMESPACES_AT_START = ("default", "kube-system", LEASE_NAMESPACE)
+NAMESPACES_AT_START = ("default", "kube-system", "kube-public", LEASE_NAMESPACE)
 
 
 class EmbeddedCluster:
@@ -56,6 +56,8 @@ class EmbeddedCluster:
 
     `epoch` is its date at the start: the profile's own in virtual time, the machine's date for a
     cluster that runs at the wall's pace. `gate` decides who is let in; by default everybody is.
+    With `api_only` there is the API alone, with namespaces that end and garbage that is collected:
+    no node, no KubeVirt and no webhook, so that objects stay as clients write them.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class EmbeddedCluster:
         seed: int,
         epoch: datetime.datetime | None = None,
         gate: Gate | None = None,
+        api_only: bool = False,
     ) -> None:
         self.profile = profile
         self.gate = gate or Gate()
@@ -85,10 +88,14 @@ class EmbeddedCluster:
         self.clients: dict[str, Client] = {}
         self.components: list[Component] = []
         self.machines: dict[str, Machine] = {}
+        self.pods: ComponentPods | None = None
         self.url = ""
         self._draws = draws
         self._latency = latency
-        self._set_up()
+        self._set_up_api()
+        if not api_only:
+            self._set_up()
+        self._open_doors()
 
     def _component(
         self,
@@ -109,21 +116,26 @@ class EmbeddedCluster:
         )  # fmt: skip
         return client
 
+    def _set_up_api(self) -> None:
+        """What every cluster has."""
+        self.api.admission[NAMESPACES] = _namespace_admission
+        self.api.admission[PODS] = pods.admit
+        definitions.install(self.api)
+        rbac.make_defaults(self.api)
+        for name in NAMESPACES_AT_START:
+            self.api.create(NAMESPACES, "", {"metadata": {"name": name}})
+        self._component("kube-controller-manager", self._make_controller_manager)
+
     def _set_up(self) -> None:
         profile = self.profile
-        self.api.admission[NAMESPACES] = _namespace_admission
-        for name in (*NAMESPACES_AT_START, profile.kubevirt.namespace):
-            self.api.create(NAMESPACES, "", {"metadata": {"name": name}})
+        self.api.create(NAMESPACES, "", {"metadata": {"name": profile.kubevirt.namespace}})
         self.api.admission[VMIS] = vmi_admission(profile, self.api.calendar, self._draws)
-        self.api.admission[PODS] = pods.admit
         self.api.rules[KUBEVIRTS] = check_kubevirt
         self.api.rules[VMS] = virt_api_kinds.check_vm
         self.api.rules[VMIRS] = virt_api_kinds.check_replica_set
-        rbac.make_defaults(self.api)
         self._settings = effective(profile, {"configuration": profile.kubevirt.configuration})
         self._limits = self._settings.rate_limits
         self.faults.webhooks = self._component("virt-api", lambda _: None, forgets=False).process
-        self._component("kube-controller-manager", self._make_controller_manager)
         self._handlers: list[VirtHandler] = []
         for index in range(profile.node.count):
             node = profile.node.name if profile.node.count == 1 else f"{profile.node.name}-{index}"
@@ -136,12 +148,16 @@ class EmbeddedCluster:
         self._component("kube-scheduler", self._make_scheduler)
         self._component("virt-controller", self._make_controller)
         self._component("virt-operator", self._make_operator, forgets=False)
-        ComponentFaults(self.faults, self.components, self.api.calendar)
         nodes = list(self.machines)
         self.pods = ComponentPods(self.api, profile, self._draws, nodes, self._reset)
+
+    def _open_doors(self) -> None:
+        """What is served beside the API's objects, and who carries out faults of components."""
+        ComponentFaults(self.faults, self.components, self.api.calendar)
         proxies = Proxies(
-            self.api, self._latency, profile, self._draws, self.metrics, self.components, self.pods
-        )
+            self.api, self._latency, self.profile, self._draws, self.metrics, self.components,
+            self.pods,
+        )  # fmt: skip
         logs = Logs(self.api, self._latency, self.machines)
         recorder = RecorderDoor(self.team, self.api, self.metrics, self.components, self.pods)
         self.server.doors = [proxies.door, logs.door, recorder.door]

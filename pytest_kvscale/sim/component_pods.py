@@ -12,11 +12,12 @@ import dataclasses
 from collections.abc import Callable
 
 from pytest_kvscale.sim.api import Api
+from pytest_kvscale.sim.client import owned_by
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.players.launcher_pod import image
 from pytest_kvscale.sim.profile import Profile
-from pytest_kvscale.sim.resources import DAEMON_SETS, DEPLOYMENTS, PODS, SERVICES
+from pytest_kvscale.sim.resources import DAEMON_SETS, DEPLOYMENTS, PODS, REPLICA_SETS, SERVICES
 from pytest_kvscale.sim.store import Event
 
 PORT = 8443
@@ -177,8 +178,27 @@ class ComponentPods:
         name = metadata["name"]
         digest = self._draws.suffix("template", name, template)
         digest += self._draws.suffix("template", name, template, "rest")
-        uid = self._draws.uid("replicasets", name, template)
-        return {**common, "kind": "ReplicaSet", "name": f"{name}-{digest}", "uid": uid}
+        made = self._replica_set(f"{name}-{digest}", owner)["metadata"]
+        return {**common, "kind": REPLICA_SETS.kind, "name": made["name"], "uid": made["uid"]}
+
+    def _replica_set(self, name: str, owner: Object) -> Object:
+        """The ReplicaSet of a Deployment's present template, in the place of those before."""
+        store, found = self._api.store, None
+        for stored in store.all(REPLICA_SETS, self.namespace):
+            if stored.obj["metadata"]["name"] == name:
+                found = stored.obj
+            elif stored.obj["metadata"]["ownerReferences"][0]["uid"] == owner["metadata"]["uid"]:
+                store.remove(REPLICA_SETS, stored.obj)
+        if found is not None:
+            return found
+        replicas = owner["spec"].get("replicas", 1)
+        made = {
+            "metadata": {"name": name, "ownerReferences": [owned_by(owner)]},
+            "spec": {"replicas": replicas},
+        }
+        made = self._api.create(REPLICA_SETS, self.namespace, made)
+        status = {"replicas": replicas, "readyReplicas": replicas, "availableReplicas": replicas}
+        return store.put(REPLICA_SETS, {**made, "status": status})
 
     def _status(self, runs: Runs, container: Object) -> Object:
         now = self._api.calendar.stamp()

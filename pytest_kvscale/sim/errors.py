@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from typing import Any
 
 from pytest_kvscale.sim.resources import Resource
@@ -32,7 +34,7 @@ class StatusError(Exception):
             "status": "Failure",
             "message": message,
             "reason": reason,
-            **({"details": details} if details else {}),
+            **({} if details is None else {"details": details}),
             "code": code,
         }
 
@@ -40,6 +42,38 @@ class StatusError(Exception):
 def cause(reason: str, field: str, message: str) -> Object:
     """One entry of `details.causes`."""
     return {"reason": reason, "message": message, "field": field}
+
+
+def invalid_value(field: str, value: Any, why: str) -> Object:
+    """A cause: the field may not have this value."""
+    return cause("FieldValueInvalid", field, f"Invalid value: {_quoted(value)}: {why}")
+
+
+def required(field: str, why: str = "") -> Object:
+    """A cause: the field must be there."""
+    return cause("FieldValueRequired", field, f"Required value: {why}" if why else "Required value")
+
+
+def unsupported(field: str, value: Any, known: Iterable[str]) -> Object:
+    """A cause: the field must have one of some values."""
+    listed = ", ".join(f'"{each}"' for each in known)
+    text = f"Unsupported value: {_quoted(value)}: supported values: {listed}"
+    return cause("FieldValueNotSupported", field, text)
+
+
+def not_allowed(field: str, why: str) -> Object:
+    """A cause: the field may not be set (like this)."""
+    return cause("FieldValueForbidden", field, f"Forbidden: {why}")
+
+
+def too_long(field: str, longest: int) -> Object:
+    """A cause: the value is too long."""
+    text = f"Too long: may not be more than {longest} bytes"
+    return cause("FieldValueTooLong", field, text)
+
+
+def _quoted(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _details(resource: Resource, name: str, **more: Any) -> Object:
@@ -71,13 +105,26 @@ def conflict(resource: Resource, name: str, why: str = "") -> StatusError:
 
 def invalid(resource: Resource, name: str, causes: list[Object]) -> StatusError:
     """422: the object breaks rules; one cause for each broken field."""
+    return invalid_kind(resource.group, resource.kind, name, causes)
+
+
+def invalid_options(kind: str, causes: list[Object]) -> StatusError:
+    """422: the options of a request (`ListOptions`, `DeleteOptions`...) break rules."""
+    return invalid_kind("meta.k8s.io", kind, "", causes)
+
+
+def invalid_kind(group: str, kind: str, name: str, causes: list[Object]) -> StatusError:
+    """422 for what is no stored kind."""
     reasons = [f"{each['field']}: {each['message']}" for each in causes]
     text = reasons[0] if len(reasons) == 1 else f"[{', '.join(reasons)}]"
-    group = {"group": resource.group} if resource.group else {}
-    named = {"name": name} if name else {}
-    kind = resource.kind + (f".{resource.group}" if resource.group else "")
-    details = {**named, **group, "kind": resource.kind, "causes": causes}
-    return StatusError(422, "Invalid", f'{kind} "{name}" is invalid: {text}', details)
+    details = {
+        **({"name": name} if name else {}),
+        **({"group": group} if group else {}),
+        "kind": kind,
+        "causes": causes,
+    }
+    full = f"{kind}.{group}" if group else kind
+    return StatusError(422, "Invalid", f'{full} "{name}" is invalid: {text}', details)
 
 
 def forbidden(
@@ -94,9 +141,12 @@ def bad_request(message: str) -> StatusError:
     return StatusError(400, "BadRequest", message)
 
 
-def expired(message: str, code: int = 410) -> StatusError:
-    """410: that version of the past is no longer kept."""
-    return StatusError(code, "Expired", message)
+def expired(message: str, proceed: str = "") -> StatusError:
+    """410: that version of the past is no longer kept; `proceed` takes a list up all the same."""
+    refusal = StatusError(410, "Expired", message)
+    if proceed:
+        refusal.body["metadata"] = {"continue": proceed}
+    return refusal
 
 
 def too_large_version(wanted: int, current: int) -> StatusError:
@@ -109,10 +159,36 @@ def too_large_version(wanted: int, current: int) -> StatusError:
     return StatusError(504, "Timeout", f"Timeout: {text}", details, {"Retry-After": "1"})
 
 
-def method_not_allowed() -> StatusError:
-    """405: this path has no such verb."""
+def method_not_allowed(resource: Resource | None = None, verb: str = "") -> StatusError:
+    """405: this path has no such verb; custom kinds say which."""
+    if resource is not None and resource.custom:
+        message = f'{verb} is not supported on resources of kind "{resource.full_name}"'
+        return StatusError(405, "MethodNotAllowed", message, _details(resource, ""))
     message = "the server does not allow this method on the requested resource"
     return StatusError(405, "MethodNotAllowed", message, {})
+
+
+def no_such_path() -> StatusError:
+    """404: this group and version has no such resource."""
+    message = "the server could not find the requested resource"
+    return StatusError(404, "NotFound", message, {})
+
+
+def not_acceptable(message: str) -> StatusError:
+    """406: the answer cannot be given in a format the client takes."""
+    return StatusError(406, "NotAcceptable", message)
+
+
+def too_large_body(limit: int) -> StatusError:
+    """413: the body is too large."""
+    message = f"Request entity too large: limit is {limit}"
+    return StatusError(413, "RequestEntityTooLarge", message)
+
+
+def too_slow() -> StatusError:
+    """504: the request did not come in whole in time."""
+    message = "Timeout: request did not complete within the allotted timeout"
+    return StatusError(504, "Timeout", message, {})
 
 
 def unauthorized() -> StatusError:

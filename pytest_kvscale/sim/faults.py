@@ -141,6 +141,11 @@ class Stream:
                 return
         yield change
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether changes are kept back, to be sent out of order."""
+        return bool(self._held)
+
     def patience(self, longest: float) -> float:
         """How long to wait for the next change: not longer than something is kept back."""
         if not self._held:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from aiohttp import web
 
 KEEP_ALIVE_SECONDS = 7 * 24 * 3600
+_LONGEST_LINE = 1024 * 1024
 _TICK = 0.001
 """Seconds between the first half of an answer and the reset that follows it."""
 
@@ -40,7 +41,7 @@ class CutError(Exception):
                 await half.prepare(request)
                 await half.write(self._answer[: len(self._answer) // 2])
                 await asyncio.sleep(_TICK)
-        _reset(request.transport)
+        reset(request.transport)
 
 
 class Listener:
@@ -59,6 +60,9 @@ class Listener:
             handler_cancellation=True,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             access_log=None,
+            # Selectors are long; the real server takes a megabyte of them, too.
+            max_line_size=_LONGEST_LINE,
+            max_field_size=_LONGEST_LINE,
         )
         self._runner = web.ServerRunner(server, shutdown_timeout=1)
         await self._runner.setup()
@@ -80,7 +84,7 @@ class Listener:
         for site in list(self._runner.sites):
             await site.stop()
         for connection in self._runner.server.connections:
-            _reset(connection.transport)
+            reset(connection.transport)
         with _reserved(host, port):
             await asyncio.sleep(seconds)
         # It may have been stopped for good meanwhile.
@@ -91,7 +95,7 @@ class Listener:
         await web.TCPSite(runner, host, port, ssl_context=self._tls).start()
 
 
-def _reset(transport: asyncio.BaseTransport | None) -> None:
+def reset(transport: asyncio.BaseTransport | None) -> None:
     """Break a connection off, so that the other end sees a reset and not an orderly end."""
     if not isinstance(transport, asyncio.Transport):
         return  # It is gone already.

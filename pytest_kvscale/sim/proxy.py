@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from pytest_kvscale.sim import errors, selectors
+from pytest_kvscale.sim.answers import answer
 from pytest_kvscale.sim.api import Api
 from pytest_kvscale.sim.component import Component
 from pytest_kvscale.sim.component_pods import PORT, ComponentPods, Runs
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object, StatusError
-from pytest_kvscale.sim.http import answer
 from pytest_kvscale.sim.kubelet_config import configz
 from pytest_kvscale.sim.latency import Latency
 from pytest_kvscale.sim.metrics.served import CONTENT_TYPE, Metrics, text
@@ -39,7 +39,7 @@ class Proxies:
         draws: Draws,
         metrics: Metrics,
         components: Iterable[Component],
-        pods: ComponentPods,
+        pods: ComponentPods | None,
     ) -> None:
         self._api = api
         self._latency = latency
@@ -133,7 +133,8 @@ class Proxies:
         address = (pod.get("status") or {}).get("podIP")
         if not address:
             raise errors.bad_request("address not allowed")
-        runs = self._pods.running.get(pod["metadata"]["uid"])
+        running = self._pods.running if self._pods is not None else {}
+        runs = running.get(pod["metadata"]["uid"])
         if runs is None or port != str(PORT):
             raise _refused(address, port or "80")
         await self._reach(runs.component, runs.node, address, PORT)

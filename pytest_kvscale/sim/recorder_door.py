@@ -16,10 +16,11 @@ from pydantic import ConfigDict, Field
 from pytest_kvscale.documents import Document, validate
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.sim import errors
+from pytest_kvscale.sim.answers import answer
 from pytest_kvscale.sim.api import Api
 from pytest_kvscale.sim.component import Component
 from pytest_kvscale.sim.component_pods import METRICS_SERVICE, PORT, ComponentPods
-from pytest_kvscale.sim.http import answer, as_object, body_of
+from pytest_kvscale.sim.http import as_object, body_of
 from pytest_kvscale.sim.metrics.recording import CONTENT_TYPE, Recording, Target
 from pytest_kvscale.sim.metrics.served import Metrics
 from pytest_kvscale.sim.players.team import Team
@@ -48,7 +49,7 @@ class RecorderDoor:
         api: Api,
         metrics: Metrics,
         components: list[Component],
-        pods: ComponentPods,
+        pods: ComponentPods | None,
     ) -> None:
         self._team = team
         self._api = api
@@ -105,6 +106,8 @@ class RecorderDoor:
             if name == "kubelet":
                 labels = {"job": "kubelet", "instance": f"{node}:10250", "node": node}
                 yield Target(labels, lambda node=node: self._metrics.told_by("kubelet", node))  # type: ignore[misc]
+        if self._pods is None:
+            return
         namespace = self._pods.namespace
         for stored in self._api.store.all(PODS, namespace):
             runs = self._pods.running.get(stored.obj["metadata"]["uid"])

@@ -1,57 +1,62 @@
 """The embedded API over HTTP: paths and query strings in, JSON out.
 
-What a request means is decided in `api`; here stand parsing, content negotiation, watches as
-streams of lines, the time a request takes, and the count of all requests by caller. Before and
-after each request it is asked what trouble is to befall it (`faults`).
+What a request means is decided in `api`; here stand the way of a request through the server, the
+time it takes, and the count of all requests by caller. Before and after each request it is asked
+what trouble is to befall it (`faults`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from pytest_kvscale.errors import ConfigurationError
-from pytest_kvscale.sim import discovery, errors, fault_kinds, resources, table, write_options
-from pytest_kvscale.sim.api import Api, Page
+from pytest_kvscale.sim import (
+    discovery,
+    errors,
+    fault_kinds,
+    health,
+    options,
+    subresources,
+    write_options,
+)
+from pytest_kvscale.sim.answers import (
+    Writer,
+    answer,
+    deleted,
+    internal_error,
+    not_served,
+    status_of,
+    success,
+)
+from pytest_kvscale.sim.api import Api
 from pytest_kvscale.sim.errors import Object, StatusError
-from pytest_kvscale.sim.faults import Active, Faults, Stream, Trouble
+from pytest_kvscale.sim.faults import Active, Faults, Trouble
 from pytest_kvscale.sim.guard import Guard
 from pytest_kvscale.sim.http import (
     VERBS,
+    NoSuchPathError,
     Target,
-    answer,
-    answer_raw,
     as_object,
     asked_of,
     body_of,
-    bookmark,
-    delete_options,
-    deleted,
-    encode_list,
-    expired_event,
-    internal_error,
-    list_metadata,
     name_of,
-    number,
     parse,
     query_of,
-    status_of,
     verb_of,
 )
 from pytest_kvscale.sim.latency import Latency
 from pytest_kvscale.sim.listener import CutError, Listener
-from pytest_kvscale.sim.managed_fields import Writer
+from pytest_kvscale.sim.managed_fields import Writer as By
 from pytest_kvscale.sim.metrics.apiserver import ApiAccount
 from pytest_kvscale.sim.patch import APPLY_PATCH
-from pytest_kvscale.sim.resources import Resource
-from pytest_kvscale.sim.store import Stored, Watch, encode
+from pytest_kvscale.sim.resources import NODES
+from pytest_kvscale.sim.store import Stored
+from pytest_kvscale.sim.watches import Plan, Watches
 
-BOOKMARK_SECONDS = 60
-WATCH_SECONDS = 3600
 CLIENT_CLOSED = 499
 """Stands for the status of a request whose client went away before it was answered."""
 FAULTS = "/_sim/faults"
@@ -77,7 +82,7 @@ class Server:
         self._version = version
         self._faults = faults
         self._guard = guard
-        self._watches: dict[Watch, None] = {}
+        self._watches = Watches(api, faults)
         self._account = account
         self.doors: list[Door] = []
         """What is served beside the API's objects: each is asked first."""
@@ -97,8 +102,7 @@ class Server:
 
     async def stop(self) -> None:
         """End all watches and stop serving."""
-        for watch in list(self._watches):
-            watch.close()
+        self._watches.close()
         await self._listener.stop()
 
     async def _restart(self, fault: fault_kinds.Restart, _: Active) -> None:
@@ -132,18 +136,17 @@ class Server:
             path = request.path
             opened = await self._through_a_door(request, path)
             if opened is not None:
-                code = opened.status
-                return opened
-            target = parse(path)
-            if path == FAULTS or path.startswith(FAULTS + "/"):
-                response = await self._answer_about_faults(request, path)
-            elif target is None:
+                response = opened
+            elif (target := parse(path)) is None:
                 response = self._answer_about_itself(request, path)
             else:
                 plural = target.resource.plural
                 verb = verb_of(request, target)
                 with self._guard.in_flight.hold(verb):
                     response = await self._answer_about_objects(request, target, verb)
+            code = response.status
+        except NoSuchPathError:
+            response = not_served()
             code = response.status
         except StatusError as refusal:
             code = refusal.code
@@ -171,6 +174,8 @@ class Server:
     async def _through_a_door(
         self, request: web.BaseRequest, path: str
     ) -> web.StreamResponse | None:
+        if path == FAULTS or path.startswith(FAULTS + "/"):
+            return await self._answer_about_faults(request, path)
         for door in self.doors:
             response = await door(request, path)
             if response is not None:
@@ -178,8 +183,9 @@ class Server:
         return None
 
     def _answer_about_itself(self, request: web.BaseRequest, path: str) -> web.Response:
-        if path in ("/healthz", "/livez", "/readyz"):
-            return web.Response(text="ok")
+        about_health = health.answer(request)
+        if about_health is not None:
+            return about_health
         if path == "/version":
             return answer(self._version)
         if path == "/_sim/served":
@@ -188,10 +194,7 @@ class Server:
                 for (agent, verb, plural, code), count in sorted(self.requests.items())
             ]
             return answer({"rows": rows})
-        document = discovery.document(path) if request.method == "GET" else None
-        if document is not None:
-            return answer(document)
-        return web.Response(status=404, text="404 page not found\n")
+        return discovery.answer(request) or not_served()
 
     async def _answer_about_faults(self, request: web.BaseRequest, path: str) -> web.Response:
         """`/_sim/faults`: ask for a fault, see all, take back one or all."""
@@ -217,21 +220,32 @@ class Server:
         self, request: web.BaseRequest, target: Target, verb: str
     ) -> web.StreamResponse:
         plural = target.resource.plural
+        writer = Writer(request, self._api.calendar, streamed=verb == "watch")
+        if target.version not in ("", target.resource.version):
+            writer.warn(
+                f"{target.api_version} is now deprecated and will be removed in a future release."
+            )
         body = (
             await body_of(request) if request.method in ("POST", "PUT", "PATCH", "DELETE") else None
         )
         name = name_of(target, body)
         trouble = self._faults.trouble("clients", verb, plural, name)
         if verb == "watch":
+            plan = Plan(
+                target, query_of(request, target), options.list_options(request.query, True)
+            )
             if trouble.delay:
                 await asyncio.sleep(trouble.delay)
             _end_by(trouble)
-            return await self._watch(request, target)
+            agent = request.headers.get("User-Agent", "")
+            self.requests[agent, "watch", plural, 200] += 1
+            return await self._watches.serve(request, plan, writer)
         await asyncio.sleep(self._latency.of(verb, plural, name) + trouble.delay)
         if not trouble.carried_out:
             _end_by(trouble)
+        response: web.Response
         try:
-            response = self._carry_out(request, target, verb, body)
+            response = self._carry_out(request, target, verb, body, writer)
         except StatusError as refusal:
             if trouble.answer is None and trouble.cut is None:
                 raise
@@ -240,164 +254,114 @@ class Server:
         return response
 
     def _carry_out(  # noqa: PLR0911 - one for each verb
-        self, request: web.BaseRequest, target: Target, verb: str, body: object
+        self, request: web.BaseRequest, target: Target, verb: str, body: object, writer: Writer
     ) -> web.Response:
-        dry_run = "All" in request.query.getall("dryRun", [])
         api, kind, namespace, name = (
             self._api, target.resource, target.namespace, target.name,
         )  # fmt: skip
-        as_table = "as=Table" in request.headers.get("Accept", "")
+        query = request.query
+        if target.subresource in ("scale", "binding", "eviction"):
+            return self._carry_out_beside(request, target, verb, body, writer)
         agent, media_type = request.headers.get("User-Agent", ""), request.content_type
         applies = verb == "patch" and media_type == APPLY_PATCH
         if verb in ("create", "update", "patch"):
-            asked = write_options.read(verb, request.query, agent, applies)
-            by = Writer(asked.manager, target.subresource)
+            asked = write_options.read(verb, query, agent, applies)
+            dry_run, by = asked.dry_run, By(asked.manager, target.subresource)
         match verb:
             case "list":
-                return self._list(request, target, as_table)
+                paging = options.list_options(query, watch=False).paging
+                return writer.page(target, api.list(kind, query_of(request, target), paging))
             case "get":
-                stored = api.get(kind, namespace, name)
-                if as_table:
-                    return answer(self._table(kind, Page([stored], stored.version)))
-                return answer_raw(stored.raw)
+                return writer.stored(target, api.get(kind, namespace, name))
             case "create" if self._guard.answers(kind, target.subresource):
-                return answer(self._guard.answer(kind, namespace, name, as_object(body)), 201)
+                reply = self._guard.answer(kind, namespace, name, as_object(body))
+                return writer.value(reply, 201)
             case "create":
-                obj = api.create(kind, namespace, as_object(body), dry_run, by)
-                return self._written(kind, obj, 201, dry_run)
+                obj = api.create(kind, namespace, self._given(target, body), dry_run, by)
+                return self._written(target, writer, obj, 201)
             case "update":
+                missing = api.store.get(kind, namespace, name) is None
                 obj = api.replace(
-                    kind, namespace, name, as_object(body), target.subresource, dry_run, by
-                )
-                return self._written(kind, obj, 200, dry_run)
+                    kind, namespace, name, self._given(target, body), target.subresource, dry_run,
+                    by,
+                )  # fmt: skip
+                return self._written(target, writer, obj, 201 if missing else 200)
             case "patch" if applies:
                 obj, made = api.apply(kind, namespace, name, body, by, asked.force, dry_run)
-                return self._written(kind, obj, 201 if made else 200, dry_run)
+                return self._written(target, writer, obj, 201 if made else 200)
             case "patch":
                 obj = api.patch(
                     kind, namespace, name, body, media_type, target.subresource, dry_run, by
                 )
-                return self._written(kind, obj, 200, dry_run)
+                return self._written(target, writer, obj, 200)
             case "delete":
-                options = delete_options(request, body)
-                obj, gone = api.delete(kind, namespace, name, options, dry_run)
-                if gone and kind is not resources.PODS:
-                    return answer(deleted(kind, obj))
-                return self._written(kind, obj, 200, dry_run)
+                return self._delete(request, target, body, writer)
             case "deletecollection":
+                paging = options.list_options(query, watch=False).paging
+                chosen = options.delete_options(query, body)
                 page = api.delete_collection(
-                    kind, query_of(request, target), delete_options(request, body), dry_run
+                    kind, query_of(request, target), chosen, bool(chosen.get("dryRun")), paging
                 )
-                return answer_raw(encode_list(kind, page))
+                return writer.page(target, page)
         raise errors.method_not_allowed()
 
-    def _written(self, kind: Resource, obj: Object, code: int, dry_run: bool) -> web.Response:
-        metadata = obj["metadata"]
-        stored = self._api.store.get(kind, metadata.get("namespace", ""), metadata["name"])
-        if stored is not None and stored.obj is obj and not dry_run:
-            return answer_raw(stored.raw, code)
-        return answer(obj, code)
+    def _delete(
+        self, request: web.BaseRequest, target: Target, body: object, writer: Writer
+    ) -> web.Response:
+        kind = target.resource
+        chosen = options.delete_options(request.query, body)
+        dry_run = bool(chosen.get("dryRun"))
+        obj, gone = self._api.delete(kind, target.namespace, target.name, chosen, dry_run)
+        if gone and not kind.returns_deleted:
+            return writer.value(deleted(kind, obj))
+        waits = not gone and chosen.get("orphanDependents") is False
+        return self._written(target, writer, obj, 202 if waits else 200)
 
-    # Lists and watches ----------------------------------------------------------------------
-
-    def _list(self, request: web.BaseRequest, target: Target, as_table: bool) -> web.Response:
-        query = request.query
-        page = self._api.list(
-            target.resource,
-            query_of(request, target),
-            number(query.get("limit", ""), "limit"),
-            query.get("continue", ""),
-            query.get("resourceVersion", ""),
-            query.get("resourceVersionMatch") == "Exact",
-        )
-        if as_table:
-            return answer(self._table(target.resource, page))
-        return answer_raw(encode_list(target.resource, page))
-
-    def _table(self, kind: Resource, page: Page, with_columns: bool = True) -> Object:
-        rows = [table.row(kind, stored.obj, self._api.calendar) for stored in page.items]
-        return {
-            "kind": "Table",
-            "apiVersion": "meta.k8s.io/v1",
-            "metadata": list_metadata(page),
-            "columnDefinitions": table.columns(kind) if with_columns else None,
-            "rows": rows,
-        }
-
-    async def _watch(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
-        query = request.query
-        since_text = query.get("resourceVersion", "")
-        initial = query.get("sendInitialEvents") == "true"
-        since = number(since_text, "resourceVersion") if since_text else 0
-        watch = self._api.watch(
-            target.resource, query_of(request, target), None if initial or not since else since
-        )
-        self._watches[watch] = None
-        stream = self._faults.opened(target.resource.plural, watch)
+    def _carry_out_beside(
+        self, request: web.BaseRequest, target: Target, verb: str, body: object, writer: Writer
+    ) -> web.Response:
+        """A request to a subresource that is an object of another kind."""
+        api, at = self._api, (target.resource, target.namespace, target.name)
         agent = request.headers.get("User-Agent", "")
-        self.requests[agent, "watch", target.resource.plural, 200] += 1
-        try:
-            return await self._stream(request, target.resource, watch, stream, initial)
-        finally:
-            watch.close()
-            self._faults.closed(stream)
-            self._watches.pop(watch, None)
+        dry_run = verb != "get" and write_options.read(verb, request.query, agent, False).dry_run
+        match target.subresource, verb:
+            case "scale", "get":
+                return writer.value(subresources.scale(api, *at))
+            case "scale", "update":
+                scale = subresources.change_scale(api, *at, as_object(body), dry_run)
+                return writer.value(scale)
+            case "scale", _:
+                scale = subresources.patch_scale(api, *at, body, request.content_type, dry_run)
+                return writer.value(scale)
+            case "binding", _:
+                subresources.bind(api, *at[1:], as_object(body), dry_run)
+            case _:
+                subresources.evict(api, *at[1:], as_object(body), dry_run)
+        return writer.value(success(201), 201)
 
-    async def _stream(
-        self,
-        request: web.BaseRequest,
-        kind: Resource,
-        watch: Watch,
-        stream: Stream,
-        initial: bool,
-    ) -> web.StreamResponse:
-        query = request.query
-        bookmarks = query.get("allowWatchBookmarks") in ("true", "1")
-        as_table = "as=Table" in request.headers.get("Accept", "")
-        loop = asyncio.get_running_loop()
-        seconds = number(query.get("timeoutSeconds", ""), "timeoutSeconds") or WATCH_SECONDS
-        end = loop.time() + seconds
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        response.enable_chunked_encoding()
-        await response.prepare(request)
-        first = True
-        with contextlib.suppress(ConnectionError):
-            while not watch.closed:
-                lines = []
-                for event, stored in stream.changes():
-                    lines.append(self._line(kind, event, stored, as_table, first))
-                    first = False
-                if initial:
-                    lines.append(bookmark(kind, watch.version, end_of_initial=True))
-                    initial = False
-                if stream.silent:
-                    await watch.wait_for_end()
-                    return response
-                if lines:
-                    await response.write(b"".join(lines))
-                left = end - loop.time()
-                if left <= 0:
-                    break
-                longest = min(left, BOOKMARK_SECONDS)
-                patience = stream.patience(longest)
-                quiet = not await watch.wait(patience) and patience == longest
-                if quiet and bookmarks and left > BOOKMARK_SECONDS and not stream.silent:
-                    watch.version = max(watch.version, self._api.store.version)
-                    await response.write(bookmark(kind, watch.version))
-            if stream.ending == "expired":
-                await response.write(expired_event())
-            if stream.ending == "reset":
-                raise CutError
-            await response.write_eof()
-        return response
+    @staticmethod
+    def _given(target: Target, body: object) -> Object:
+        """The object of a body, in the version its path says; its status only where it may say."""
+        obj = as_object(body)
+        version = obj.get("apiVersion")
+        if version not in (None, "", target.api_version):
+            raise errors.bad_request(
+                f"the API version in the data ({version}) does not match the expected API "
+                f"version ({target.api_version})"
+            )
+        kind = target.resource
+        if kind.status_subresource and not target.subresource and kind is not NODES:
+            return {key: value for key, value in obj.items() if key != "status"}
+        return obj
 
-    def _line(
-        self, kind: Resource, event: str, stored: Stored, as_table: bool, first: bool
-    ) -> bytes:
-        raw = stored.raw
-        if as_table:
-            raw = encode(self._table(kind, Page([stored], stored.version), with_columns=first))
-        return b'{"type":"' + event.encode() + b'","object":' + raw + b"}\n"
+    def _written(self, target: Target, writer: Writer, obj: Object, code: int) -> web.Response:
+        metadata = obj["metadata"]
+        stored = self._api.store.get(
+            target.resource, metadata.get("namespace", ""), metadata["name"]
+        )
+        if stored is None or stored.obj is not obj:
+            stored = Stored(obj, 0)
+        return writer.stored(target, stored, code)
 
 
 def _end_by(trouble: Trouble, response: web.Response | None = None) -> None:

@@ -190,23 +190,20 @@ def _type(resource: Resource, title: str, cell: Cell | str) -> str:
     return "date" if cell is _AGE and resource.custom else "string"
 
 
-def row(resource: Resource, obj: Object, calendar: Calendar) -> Object:
-    """One object as a row; the row carries its metadata only."""
-    cells = [
+def cells(resource: Resource, obj: Object, calendar: Calendar) -> list[Any]:
+    """One object as a row of its kind's table."""
+    return [
         age(obj, calendar) if isinstance(cell, str) else cell(obj)
         for _, _, cell in _all_columns(resource)
     ]
-    partial = {
-        "kind": "PartialObjectMetadata",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": obj["metadata"],
-    }
-    return {"cells": cells, "object": partial}
 
 
 def age(obj: Object, calendar: Calendar) -> str:
     """How old an object is, the way kubectl writes it (`42s`, `3m5s`, `2h`)."""
-    made = datetime.datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
+    stamp = obj["metadata"].get("creationTimestamp")
+    if not stamp:
+        return "<unknown>"
+    made = datetime.datetime.fromisoformat(stamp)
     seconds = max(0, int((calendar.now() - made).total_seconds()))
     minutes, hours = seconds // 60, seconds // 3600
     if seconds < 120:

@@ -1,17 +1,15 @@
-"""What an object must have before the API takes it: its type and its name."""
+"""What an object must be before the API takes it: of the right type, named as its path says.
+
+For custom kinds also what their definitions ask for.
+"""
 
 from __future__ import annotations
 
-import re
+from typing import Any
 
 from pytest_kvscale.sim import errors
 from pytest_kvscale.sim.errors import Object
-from pytest_kvscale.sim.resources import EVENTS, NAMESPACES, Resource
-
-RBAC = "rbac.authorization.k8s.io"
-"""Objects of this group have names that need only fit into a path: `system:masters`."""
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+from pytest_kvscale.sim.resources import KUBEVIRTS, VMIRS, VMIS, VMS, Resource
 
 
 def check_type(resource: Resource, obj: Object) -> None:
@@ -22,7 +20,7 @@ def check_type(resource: Resource, obj: Object) -> None:
             f"{kind} in version {version!r} cannot be handled as a {resource.kind}: "
             "no kind is registered for the type"
         )
-    if version not in (None, "", resource.api_version):
+    if version not in (None, "") and version not in _api_versions(resource):
         raise errors.bad_request(
             f"the API version in the data ({version}) does not match the expected API "
             f"version ({resource.api_version})"
@@ -31,27 +29,74 @@ def check_type(resource: Resource, obj: Object) -> None:
         raise errors.bad_request("metadata must be an object")
 
 
-def check_name(resource: Resource, name: str) -> None:
-    """422 for an object without a name, or with one that is none."""
-    if not name:
-        missing = "Required value: name or generateName is required"
-        raise errors.invalid(
-            resource, "", [errors.cause("FieldValueRequired", "metadata.name", missing)]
+def _api_versions(resource: Resource) -> list[str]:
+    group = f"{resource.group}/" if resource.group else ""
+    return [f"{group}{version}" for version in resource.versions]
+
+
+def check_names(namespace: str, name: str, obj: Object) -> None:
+    """400 for an object that is not the one that the path names."""
+    metadata = obj.get("metadata") or {}
+    given, place = metadata.get("name") or "", metadata.get("namespace") or ""
+    if not given:
+        raise errors.bad_request(
+            f"the name of the object ({name} based on URL) was undeterminable: name must be "
+            "provided"
         )
-    if resource.group == RBAC:
-        if name in (".", "..") or "/" in name or "%" in name:
-            text = f"Invalid value: \"{name}\": may not be '.' or '..' nor contain '/' or '%'"
-            raise errors.invalid(
-                resource, name, [errors.cause("FieldValueInvalid", "metadata.name", text)]
+    if given != name:
+        raise errors.bad_request(
+            f"the name of the object ({given}) does not match the name on the URL ({name})"
+        )
+    if place and namespace and place != namespace:
+        raise errors.bad_request(
+            f"the namespace of the object ({place}) does not match the namespace on the request "
+            f"({namespace})"
+        )
+
+
+# Custom kinds -----------------------------------------------------------------------------------
+
+_REQUIRED: dict[Resource, tuple[tuple[str, ...], ...]] = {
+    VMIS: (("spec",), ("spec", "domain"), ("spec", "domain", "devices")),
+    VMS: (("spec",), ("spec", "template")),
+    VMIRS: (("spec",), ("spec", "selector"), ("spec", "template")),
+    KUBEVIRTS: (("spec",),),
+}
+"""Objects that must be there; one is asked for where the one around it is there."""
+_BLOCKING = (
+    "FieldValueRequired", "FieldValueTypeInvalid", "FieldValueNotSupported", "FieldValueTooLong",
+)  # fmt: skip
+
+
+def custom_problems(resource: Resource, obj: Object, causes: list[Object]) -> list[Object]:
+    """These causes and those for which the definition of a custom kind refuses an object.
+
+    Where there are grave ones, rules beyond the schema are not looked at, which is one more.
+    """
+    causes = [*causes, *_schema_problems(resource, obj)]
+    if resource.checked and any(each["reason"] in _BLOCKING for each in causes):
+        why = (
+            "some validation rules were not checked because the object was invalid; correct the "
+            "existing errors to complete validation"
+        )
+        causes.append(errors.invalid_value("<nil>", None, why))
+    return causes
+
+
+def _schema_problems(resource: Resource, obj: Object) -> list[Object]:
+    found = []
+    for path in _REQUIRED.get(resource, ()):
+        around: Any = obj
+        for step in path[:-1]:
+            around = around.get(step) if isinstance(around, dict) else None
+        if not isinstance(around, dict):
+            continue
+        value, field = around.get(path[-1]), ".".join(path)
+        if value is None:
+            found.append(errors.required(field))
+        elif not isinstance(value, dict):
+            why = f"{field} in body must be of type object"
+            found.append(
+                {**errors.invalid_value(field, value, why), "reason": "FieldValueTypeInvalid"}
             )
-        return
-    pattern, word = (_LABEL, "label") if resource is NAMESPACES else (_NAME, "subdomain")
-    longest = 63 if pattern is _LABEL else 253
-    if resource is EVENTS or (len(name) <= longest and pattern.fullmatch(name)):
-        return
-    text = (
-        f'Invalid value: "{name}": a lowercase RFC 1123 {word} must consist of lower case '
-        "alphanumeric characters, '-' or '.', and must start and end with an alphanumeric "
-        f"character (regex used for validation is '{pattern.pattern}')"
-    )
-    raise errors.invalid(resource, name, [errors.cause("FieldValueInvalid", "metadata.name", text)])
+    return found

@@ -312,7 +312,7 @@ def test_a_watch_shows_its_pass_too(secured: Secured) -> None:
     connection = secured.connect(secured.kubeconfig(user))
 
     async def work() -> None:
-        query = {"timeoutSeconds": "1", "sendInitialEvents": "true"}
+        query = {"timeoutSeconds": "1", "allowWatchBookmarks": "true"}
         async for event in connection.client.watch(PODS, "default", query, 30):
             assert event["type"] == "BOOKMARK"
             break

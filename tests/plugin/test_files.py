@@ -91,7 +91,7 @@ def test_junit_is_valid_for_xunit2(suite: Suite) -> None:
     suite.profile("kubevirt: {max_devices: 1}")
     suite.run(
         "--kvscale-sim-profile=quick.yaml", "--kvscale-levels=2,1", "--kvscale-tune=none",
-        "--kvscale-stall=1m",
+        "--kvscale-stall=1m", "--kvscale-force",
     ).assert_outcomes(failed=1, passed=1)  # fmt: skip
     (testsuite,) = ET.parse(suite.latest / "junit.xml").getroot()  # noqa: S314 - our own file
     assert testsuite[0].tag == "properties"

@@ -57,7 +57,7 @@ def test_the_main_job(suite: Suite) -> None:
 def test_the_published_walls_untuned(suite: Suite) -> None:
     """Out of the box the 2021 cluster stops at 110."""
     ship(suite)
-    result = suite.run("-k", "200", "--kvscale-tune=none")
+    result = suite.run("-k", "200", "--kvscale-tune=none", "--kvscale-force")
     result.assert_outcomes(failed=1, deselected=4)
     level = of_level(suite)
     assert (level["running"], level["failures"]) == (110, {"DeviceLimit": 90})
@@ -116,7 +116,7 @@ def test_the_objectives_fit_seed_0_and_a_slower_node_misses_them(suite: Suite) -
 )
 def test_failures_are_told_apart(suite: Suite, fault: str, expected: str) -> None:
     suite.profile(fault)
-    result = suite.run("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=10")
+    result = suite.run("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=10", "--kvscale-force")
     result.assert_outcomes(failed=1)
     level = of_level(suite)
     failed = level["requested"] - level["running"]
@@ -180,14 +180,68 @@ def test_the_stall_leaves_the_qemu_timeout_its_time(suite: Suite) -> None:
     assert of_level(suite)["ended"].startswith("settled after 1")
 
 
+def test_a_level_that_cannot_fit_fails_at_once_and_creates_nothing(suite: Suite) -> None:
+    suite.profile("kubevirt: {max_devices: 2}")
+    arguments = ("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=2,3", "--kvscale-tune=none")
+    result = suite.run(*arguments, "--kvscale-cooldown=0")
+    result.assert_outcomes(failed=1, passed=1)
+    sentence = "3 requested, 2 fit: devices.kubevirt.io/kvm is the first limit"
+    result.stdout.fnmatch_lines([f"  {sentence} (`virtualMachineInstancesPerNode`); next: *"])
+    fitted, refused = suite.results["levels"]
+    assert (refused["created"], refused["running"], refused["verdict"]) == (0, 0, "fail")
+    assert refused["reasons"][0].startswith(sentence)
+    assert refused["preflight"]["fits"] == fitted["preflight"]["fits"] == 2
+    page = (suite.latest / "report.html").read_text(encoding="utf-8")
+    assert sentence in page
+
+
+def test_the_plan_creates_nothing(suite: Suite) -> None:
+    suite.profile("kubevirt: {max_devices: 2}")
+    arguments = ("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=2,3", "--kvscale-plan")
+    result = suite.run(*arguments, "--kvscale-tune=none")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "kvscale: plan: 2 requested, 2 fit: devices.kubevirt.io/kvm would be the first *",
+            "kvscale: plan: 3 requested, 2 fit: devices.kubevirt.io/kvm is the first limit *",
+            "kvscale: plan: devices.kubevirt.io/kvm lets in 2: 2, 0 taken, 1 each",
+        ]
+    )
+    assert not (suite.latest / "results.json").exists()
+    # What a tuning will change is counted.
+    tuned = suite.run(*arguments)
+    tuned.stdout.fnmatch_lines(["kvscale: plan: 3 requested, about 434 fit: memory would be *"])
+
+
+def test_what_the_canary_needed_is_counted_for_certain(suite: Suite) -> None:
+    suite.profile("node: {memory: 3300Mi}")
+    result = suite.run("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=10")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["  10 requested, 7 fit: memory is the first limit (the node's*"])
+    assert suite.results["run"]["canary"]["verdict"] == "pass"
+
+
+def test_a_failed_level_may_be_kept_and_recovered(suite: Suite) -> None:
+    """On a cluster of this process, keeping is all that can be seen."""
+    suite.profile("faults: {names: density-*, launcher_crash: 1}")
+    arguments = ("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=2,3", "--kvscale-keep")
+    result = suite.run(*arguments)
+    result.assert_outcomes(failed=2)
+    kept = of_level(suite)
+    assert (kept["deleted"], kept["left_behind"]) == (0, 0)
+    assert "its objects are kept" in kept["reasons"][-1]
+    result.stdout.fnmatch_lines(["nothing was created: level 2 failed, and its objects are kept*"])
+
+
 def test_levels_rest_between_each_other_and_not_before_the_first(suite: Suite) -> None:
     suite.quick("--kvscale-cooldown=2h", levels="2,3,4").assert_outcomes(passed=3)
     rests = [level["cooldown"] for level in suite.results["levels"]]
     assert [each["required"] for each in rests] == [0, 7200, 7200]
     assert [each["waited"] for each in rests] == [0, 7200, 7200]
     assert {each["by"] for each in rests} == {"time"}
+    assert [each["settled"] for each in rests] == [None, True, True]
     page = (suite.latest / "report.html").read_text(encoding="utf-8")
-    assert "it was timed only" in page
+    assert "the cluster had settled" in page
 
 
 def test_falling_behind_the_pace_is_inconclusive_and_fails_only_if_strict(suite: Suite) -> None:

@@ -33,7 +33,7 @@ def test_the_reports_are_whole(suite: Suite) -> None:
     suite.profile("kubevirt: {max_devices: 2}")
     result = suite.run(
         "--kvscale-sim-profile=quick.yaml", "--kvscale-levels=2,3", "--kvscale-tune=none",
-        "--kvscale-stall=1m", "--junitxml=mine.xml", workers=2,
+        "--kvscale-stall=1m", "--junitxml=mine.xml", "--kvscale-force", workers=2,
     )  # fmt: skip
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(

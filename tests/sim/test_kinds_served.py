@@ -43,11 +43,13 @@ def test_discovery_names_the_kinds_as_kubevirt_does(run: Callable[[Work], None])
             "virtualmachineinstancereplicasets": ["vmirs", "vmirss"],
             "virtualmachineinstances": ["vmi", "vmis"],
             "kubevirts": ["kv", "kvs"],
+            "virtualmachineinstancemigrations": ["vmim", "vmims"],
+            "virtualmachineinstancepresets": ["vmipreset", "vmipresets"],
         }
         with_status = {name for name in entries if name.endswith("/status")}
         assert with_status == {
             "virtualmachines/status", "virtualmachineinstancereplicasets/status",
-            "kubevirts/status",
+            "kubevirts/status", "virtualmachineinstancemigrations/status",
         }  # fmt: skip
 
     run(work)

@@ -122,5 +122,5 @@ class ApiAccount:
             yield families.gauge(
                 name, "Number of stored objects at the time of last check split by kind.",
                 ("resource",),
-                {(each.full_name,): self._store.count(each) for each in SERVED},
+                {(each.full_name,): self._store.count(each, "", "") for each in SERVED},
             )  # fmt: skip

@@ -44,7 +44,7 @@ class PhaseTimes:
         """See a change of a VMI."""
         if event.type != "MODIFIED" or event.before is None:
             return
-        vmi, before = event.stored.obj, event.before
+        vmi, before = event.stored.obj, event.before.obj
         phase, last = _phase(vmi), _phase(before)
         if phase == last:
             return

@@ -16,7 +16,11 @@ from pytest_kvscale.sim.store import Event
 LIMIT = RateLimit(qps=20, burst=30)
 """kube-controller-manager's default client limit, which each of its controllers has for itself."""
 _WORKERS = 20
-_KINDS = {(each.api_version, each.kind) for each in resources.SERVED}
+_KINDS = {
+    (f"{each.group}/{version}" if each.group else version, each.kind)
+    for each in resources.SERVED
+    for version in each.versions
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,8 +33,11 @@ def vmi_admission(profile: Profile, calendar: Calendar, draws: Draws) -> Admissi
             raise _denied("rejected on request (profile: faults.create_rejected)")
         stamp = calendar.stamp()
         finalizers = [*(metadata.get("finalizers") or []), FINALIZER]
+        # The webhook writes the whole spec anew, with what KubeVirt never leaves out.
+        domain = {"devices": {}, **spec["domain"]}
         return {
             **vmi,
+            "spec": {**spec, "domain": domain},
             "metadata": {**metadata, "finalizers": [*dict.fromkeys(finalizers)]},
             "status": {
                 **_kept(vmi),

@@ -1,0 +1,1 @@
+"""The embedded cluster and clients that were not made for it."""
