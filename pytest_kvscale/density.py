@@ -50,6 +50,8 @@ from pytest_kvscale.measure.figures import Figures, figures
 from pytest_kvscale.measure.observe import Observer, left_behind
 from pytest_kvscale.measure.recording import Recorder
 from pytest_kvscale.measure.timeline import Creation, Sign
+from pytest_kvscale.report.progress import Progress
+from pytest_kvscale.telling import telling
 from pytest_kvscale.waiting import Waiting
 
 LEAST_STALL = 600.0
@@ -108,11 +110,13 @@ class LevelRun:
     """One level of one run; `run` does it, `figures` tells what was measured so far."""
 
     def __init__(
-        self, client: Client, plan: LevelPlan, turn: Turn, notes: LevelNotes | None = None
-    ) -> None:
+        self, client: Client, plan: LevelPlan, turn: Turn, notes: LevelNotes | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
         self._client = client
         self._plan = plan
         self._turn = turn
+        self._tell = tell
         self._notes = notes or NoNotes()
         self._recorder: Recorder | None = None
         self._before = dict(client.requests)
@@ -175,7 +179,10 @@ class LevelRun:
         plan = self._plan
         self._start = now()
         made: Object | None = None
-        with contextlib.ExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
+            if self._tell is not None:
+                progress = Progress(plan.level, self.observer)
+                await stack.enter_async_context(telling(progress, self._tell))
             if plan.recording is not None:
                 self._recorder = Recorder(plan.recording, self._start)
                 stack.callback(self._recorder.close)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import tempfile
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -43,11 +45,19 @@ class Notes:
             "suites": [str(each) for each in suites_of(items)],
             "levels": levels_of(items),
             "problem": problem,
+            "pid": os.getpid(),
         }
         # The controller may look while it is written.
         new = self._folder / f"{worker}.new"
         new.write_text(json.dumps(content), encoding="utf-8")
         new.replace(self._folder / f"{worker}.json")
+
+    def pid(self, worker: str) -> int | None:
+        """The process of a worker that found tests of ours (in the controller)."""
+        path = self._folder / f"{worker}.json"
+        if not path.is_file():
+            return None
+        return int(json.loads(path.read_text(encoding="utf-8"))["pid"])
 
     def read(self) -> dict[str, Any] | None:
         """What a worker that found something wrote (in the controller); all find the same."""
@@ -150,19 +160,29 @@ class Controller:
     def finish(self) -> None:
         """After the last test: wait for a worker that is still deleting, and do what it left.
 
-        Workers have had the same Ctrl-C. xdist would kill them after some seconds.
+        xdist would kill it after some seconds. A second Ctrl-C ends the waiting.
         """
         run = state.run_of(self._hooks.config)
         session = self._hooks.config.pluginmanager.get_plugin("dsession")
-        for node in list(getattr(session, "_active_nodes", ())):
-            self._wait_for(node, run)
-        run.undoing.finish()
+        try:
+            with self._hooks.interrupts.waiting():
+                for node in list(getattr(session, "_active_nodes", ())):
+                    self._wait_for(node, run)
+        except KeyboardInterrupt:
+            run.undoing.abandon()
+        with contextlib.suppress(KeyboardInterrupt), self._hooks.interrupts.waiting():
+            run.undoing.finish()
 
-    @staticmethod
-    def _wait_for(node: Any, run: Run) -> None:
+    def _wait_for(self, node: Any, run: Run) -> None:
         if not run.undoing.under_way():
             return
-        run.tell(f"waiting for worker {node.gateway.id} to delete what it created")
+        name = node.gateway.id
+        run.tell(f"waiting for worker {name} to delete what it created")
+        # Whoever interrupted us may not have told the worker; who did has told it nothing new.
+        pid = self._notes.pid(name)
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
         # What the channel raises if the worker died is told by xdist.
         with contextlib.suppress(OSError, EOFError, RemoteError):
             node.channel.waitclose(run.settings.delete_timeout + _GRACE)

@@ -55,6 +55,8 @@ class Levels:
         self._resting = Resting(run)
         self._times: collections.Counter[int] = collections.Counter()
         """How often each level was run."""
+        self._tested = 0
+        """How many levels' tests have ended."""
         self._canary: Json | None = None
         self._stopped = ""
 
@@ -90,7 +92,7 @@ class Levels:
         if run.settings.keep:
             plan = dataclasses.replace(plan, keep_if=lambda: self._failed(running, objectives))
         notes = self._notes(f"level {label}", plan)
-        running = LevelRun(run.connection.client, plan, run.take_turn(wait=False), notes)
+        running = LevelRun(run.connection.client, plan, run.take_turn(wait=False), notes, run.tell)
         running.observer.dated = run.connection.clock.dated
         problem = ""
         try:
@@ -275,6 +277,18 @@ class Levels:
         self._run.folder.write_level(result, label)
         self._run.folder.write_report(len(self.reports), report)
         self.write_results()
+
+    def test_ended(self, outcome: str) -> None:
+        """The test that ran the last levels has passed, failed or been skipped: keep that.
+
+        A suite's own assertion may fail after a level that passed.
+        """
+        begun, self._tested = self._tested, len(self.reports)
+        for number, report in enumerate(self.reports[begun:], begun + 1):
+            report["level"]["test"] = outcome
+            self._run.folder.write_report(number, report)
+        if begun < self._tested:
+            self.write_results()
 
     def _run_object(self) -> Json:
         return {**self._run.run_object(), "canary": self._canary}

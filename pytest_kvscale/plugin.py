@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,6 +21,7 @@ from pytest_kvscale.fixtures import (  # noqa: F401 - pytest finds fixtures by n
     kv_tuning,
     slo,
 )
+from pytest_kvscale.interrupts import Interrupts
 from pytest_kvscale.session import Run
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Hooks:
         self._problem = ""
         self._selection_failed = False
         self._cooldown_problem: Exception | None = None
+        self.interrupts = Interrupts()
         settings, run_id = options.Settings(), None
         try:
             settings = options.read(config.getoption, config.getini)
@@ -109,6 +112,7 @@ class Hooks:
             return  # pytest will run no test.
         if self._worker is not None:
             self._worker.found(ours, self._problem)
+            self.interrupts.begin()
         elif not session.config.option.collectonly:
             levels = collection.levels_of(ours)
             self.begin(session, collection.suites_of(ours), levels, self._problem)
@@ -127,6 +131,7 @@ class Hooks:
             if problem:
                 raise ConfigurationError(problem)
             self._run.tell = self._tell
+            self.interrupts.begin()
             self._run.check(suites, levels)
             self._files = ReportFiles(session.config, self._run)
             self._files.begin(session)
@@ -136,7 +141,11 @@ class Hooks:
     def _tell(self, line: str) -> None:
         """Write a line for people; a quiet pytest stays quiet."""
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None and reporter.verbosity >= 0:
+        if reporter is None or reporter.verbosity < 0:
+            return
+        capture = self.config.pluginmanager.get_plugin("capturemanager")
+        # A level runs inside a test, whose output is captured.
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             reporter.ensure_newline()
             reporter.write_line(f"kvscale: {line}")
             reporter.flush()  # Somebody may be waiting for it, at a pipe too.
@@ -178,6 +187,21 @@ class Hooks:
             pytest.fail(str(problem), pytrace=False)
         raise problem
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Keep with the levels of a test how it ended."""
+        report = yield
+        if report.when == "call" and collection.is_ours(item):
+            self._run.levels.test_ended(report.outcome)
+        return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self) -> None:
+        """Let the run end, whatever signal comes."""
+        self.interrupts.ending()
+
     # Reports --------------------------------------------------------------------------------
 
     @pytest.hookimpl(wrapper=True)
@@ -216,3 +240,4 @@ class Hooks:
     def pytest_unconfigure(self) -> None:
         """Give back the turn and disconnect, however the tests ended."""
         self._run.close()
+        self.interrupts.end()

@@ -47,14 +47,16 @@ class Resting:
         if settings.cooldown == 0:
             return
         if not self._asked:
-            self._run.connection.run(self._ask())
+            # A worker of xdist has looked at nothing yet: not from within the loop.
+            node = self._run.facts.node["name"]
+            self._run.connection.run(self._ask(node))
         if self._last_end is None or self._rested is not None:
             return
         self._rested = self._run.connection.run(self._take(self._last_end, level))
 
-    async def _ask(self) -> None:
+    async def _ask(self, node: str) -> None:
         self._asked, settings = True, self._run.settings
-        client, node = self._client(), self._run.facts.node["name"]
+        client = self._client()
         last = await cooldown.last_level(client)
         if last is None or last.ago >= max(settings.cooldown_max, self._least):
             return
@@ -90,11 +92,12 @@ class Resting:
     def begin(self) -> None:
         """A level is about to begin: see how the cluster is before the first."""
         if self._before is None and not self._ours:
-            self._before = self._run.connection.run(self._see())
+            node = self._run.facts.node["name"]
+            self._before = self._run.connection.run(self._see(node))
 
-    async def _see(self) -> Mapping[str, Decimal] | None:
+    async def _see(self, node: str) -> Mapping[str, Decimal] | None:
         try:
-            sight = await cooldown.look(self._client(), self._run.facts.node["name"])
+            sight = await cooldown.look(self._client(), node)
         except (ApiError, LostConnectionError, TimeoutError):
             return None
         return sight.taken

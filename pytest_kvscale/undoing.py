@@ -116,6 +116,18 @@ class Undoing:
         found = self._folder.find(self._run.id)
         return found is not None and found.objects is not None and not found.objects.over
 
+    def abandon(self) -> None:
+        """Nobody waits any more for what is under way to go: say how to remove it."""
+        from pytest_kvscale.cluster import recovery
+
+        run = self._run
+        self.abandoned = True
+        self.left = (
+            "interrupted twice: what this run created was not seen to go. To remove it: "
+            + recovery.command(run.namespace, run.id, run.makes_namespace)
+        )
+        run.tell(self.left)
+
     def finish(self) -> None:
         """Undo what this run has left, if it broke off."""
         from pytest_kvscale.cluster import recovery

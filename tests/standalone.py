@@ -46,6 +46,17 @@ class Standalone:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310
             assert answer.status == 201
 
+    def watches(self, agent: str, plural: str) -> int:
+        """How many watches clients whose name begins like this have opened, of a kind."""
+        with urllib.request.urlopen(f"{self.url}/_sim/served", timeout=PATIENCE) as answer:  # noqa: S310
+            rows = json.load(answer)["rows"]
+        return sum(
+            row["count"]
+            for row in rows
+            if row["agent"].startswith(agent)
+            and (row["verb"], row["resource"], row["code"]) == ("watch", plural, 200)
+        )
+
 
 @contextlib.contextmanager
 def running(folder: Path, profile: str = "fast") -> Iterator[Standalone]:

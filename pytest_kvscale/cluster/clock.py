@@ -143,7 +143,8 @@ def _ctrl_c_cancels(
 ) -> Iterator[None]:
     """Let the first Ctrl-C cancel the task, so that no other task of the loop is torn apart.
 
-    The second one abandons it; a third, for a loop that no longer turns, interrupts anything.
+    The second one abandons it; a third, for a loop that no longer turns, interrupts anything. A
+    SIGTERM that is passed on to Ctrl-C's handler is never the second one.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -153,6 +154,8 @@ def _ctrl_c_cancels(
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal count
+        if count and number != signal.SIGINT:
+            return
         count += 1
         if count > 2:
             signal.default_int_handler(number, frame)

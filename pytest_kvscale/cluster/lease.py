@@ -62,7 +62,8 @@ class Turn:
         Raises `ConfigurationError` if it is another's and `wait` is False.
         """
         loop = asyncio.get_running_loop()
-        began = told = loop.time()
+        began = loop.time()
+        told: float | None = None
         seen, since = "", began
         while True:
             held = await self._hold()
@@ -82,9 +83,10 @@ class Turn:
                 raise ConfigurationError(
                     f"the cluster {self._client.server} is in use by {who} (--kvscale-no-wait)"
                 )
-            if moment == began or moment - told >= TELL_EVERY:
+            if told is None or moment - told >= TELL_EVERY:
+                long = told is not None
+                waited = f", for {durations.write(moment - began)} so far" if long else ""
                 told = moment
-                waited = f", for {durations.write(moment - began)} so far" if moment > began else ""
                 tell(
                     f"waiting for {who}{waited}; if it is dead, its turn ends "
                     f"{durations.write(since + good_for - moment)} from now "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from pytest_kvscale.cluster.client import (
     NAMESPACES,
@@ -10,6 +11,7 @@ from pytest_kvscale.cluster.client import (
     Client,
     LostConnectionError,
     Object,
+    Resource,
     repeat_until,
 )
 from pytest_kvscale.cluster.settle import Watched, until
@@ -18,6 +20,10 @@ from pytest_kvscale.errors import ConfigurationError
 
 _POD_SECURITY = {"pod-security.kubernetes.io/enforce": "privileged"}
 """virt-launcher needs more than the stricter levels allow."""
+SERVICE_ACCOUNTS = Resource("v1", "serviceaccounts")
+_ACCOUNT = "default"
+"""The service account that Kubernetes makes in a new namespace; pods are refused before."""
+_ACCOUNT_PATIENCE, _ACCOUNT_PAUSE = 10.0, 0.1
 _OPENSHIFT = {"security.openshift.io/scc.podSecurityLabelSync": "false"}
 """OpenShift would set the label above anew by what service accounts may do."""
 
@@ -66,7 +72,7 @@ class Own:
         if self._there:
             return None
         try:
-            return await repeat_until(deadline, lambda: client.create(NAMESPACES, "", self._wanted))
+            made = await repeat_until(deadline, lambda: client.create(NAMESPACES, "", self._wanted))
         except ApiError as problem:
             self._unsure = problem.passing
             if problem.code != 409:
@@ -74,7 +80,28 @@ class Own:
         except (LostConnectionError, TimeoutError):
             self._unsure = True
             raise
+        else:
+            await self._furnished()
+            return made
         return await self._get(deadline)
+
+    async def _furnished(self) -> None:
+        """Wait until pods can be created in the namespace, as far as we may see that."""
+        with contextlib.suppress(TimeoutError, LostConnectionError):
+            async with asyncio.timeout(_ACCOUNT_PATIENCE):
+                # Nothing could tell us: it may be that we may read but not watch.
+                while not await self._has_account():  # noqa: ASYNC110
+                    await asyncio.sleep(_ACCOUNT_PAUSE)
+
+    async def _has_account(self) -> bool:
+        """Whether the service account is there; True too where that cannot be told."""
+        try:
+            await self._client.get(SERVICE_ACCOUNTS, self._name, _ACCOUNT)
+        except ApiError as problem:
+            # Where the kind is not served, the answer names no object.
+            missing = problem.code == 404 and f'"{_ACCOUNT}"' in problem.status_message
+            return not (missing or problem.passing)
+        return True
 
     async def find(self, deadline: float) -> Object | None:
         """The namespace, if it was made and no answer said so."""

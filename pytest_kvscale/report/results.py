@@ -29,6 +29,7 @@ def level_object(result: DensityResult) -> Json:
         "level": result.level,
         "verdict": result.verdict,
         "reasons": list(result.reasons),
+        "test": None,
         "ended": result.ended,
         "requested": figures.requested,
         "created": figures.created,

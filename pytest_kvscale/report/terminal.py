@@ -35,8 +35,14 @@ def _row(label: str, level: Json) -> tuple[str, ...]:
         *(seconds(running[each]) for each in ("p50", "p95", "p99")),
         "-" if rate["peak"] is None else f"{rate['mean']:.1f} ({rate['peak']:.0f})",
         failures or "none",
-        level["verdict"],
+        verdict(level),
     )
+
+
+def verdict(level: Json) -> str:
+    """The verdict, and that the suite's own test failed where the level did not."""
+    failed = level.get("test") == "failed" and level["verdict"] == "pass"
+    return f"{level['verdict']} (but its test failed)" if failed else str(level["verdict"])
 
 
 def seconds(value: float | None) -> str:

@@ -24,6 +24,7 @@ from pytest_kvscale.sim import (
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
+from pytest_kvscale.sim.field_check import FieldCheck
 from pytest_kvscale.sim.lists import Page, Paging, Query
 from pytest_kvscale.sim.managed_fields import Writer
 from pytest_kvscale.sim.ownership import BY_ITSELF, By, Ownership
@@ -78,10 +79,13 @@ class Api:
         obj: Object,
         dry_run: bool = False,
         by: By = BY_ITSELF,
+        fields: FieldCheck | None = None,
     ) -> Object:
-        """Make a new object."""
+        """Make a new object; with `fields` one that may not be of its type yet."""
         check_type(resource, obj)
         object_meta.check_types(resource, obj)
+        if fields is not None:
+            obj = fields.read(resource, obj)
         metadata = dict(obj.get("metadata") or {})
         if resource.namespaced:
             if (metadata.get("namespace") or namespace) != namespace:
@@ -106,7 +110,7 @@ class Api:
         if admit is not None and name:
             obj = admit(obj)
         obj = kind_rules.fill(resource, obj)
-        self._check(resource, name, obj)
+        self._check(resource, name, obj, fields)
         if self.store.get(resource, namespace, name) is not None:
             raise errors.already_exists(resource, name)
         now = self.calendar.stamp()
@@ -126,7 +130,7 @@ class Api:
             metadata["generation"] = 1
         return {**_head(resource), **obj, **_head(resource), "metadata": metadata}
 
-    def _check(self, resource: Resource, name: str, obj: Object) -> None:
+    def _check(self, resource: Resource, name: str, obj: Object, fields: FieldCheck | None) -> None:
         causes = [
             *object_meta.problems_of_new(resource, obj["metadata"]),
             *(kind_rules.problems(resource, obj, None) if name else ()),
@@ -134,7 +138,7 @@ class Api:
         if name and resource in self.rules:
             self.rules[resource](obj)
         if resource.custom:
-            causes = custom_problems(resource, obj, causes)
+            causes = custom_problems(resource, obj, None, causes, fields)
         if causes:
             raise errors.invalid(resource, name, causes)
 
@@ -158,6 +162,7 @@ class Api:
         subresource: str = "",
         dry_run: bool = False,
         by: By = BY_ITSELF,
+        fields: FieldCheck | None = None,
     ) -> Object:
         """Put another object in the place of one that is there."""
         check_type(resource, obj)
@@ -173,8 +178,11 @@ class Api:
             raise errors.conflict(resource, name, why)
         if stored is None:
             metadata = {**obj["metadata"], "resourceVersion": ""}
-            return self.create(resource, namespace, {**obj, "metadata": metadata}, dry_run, by)
-        return self._write(resource, stored, obj, subresource, dry_run, by)
+            made = {**obj, "metadata": metadata}
+            return self.create(resource, namespace, made, dry_run, by, fields)
+        if fields is not None:
+            obj = fields.read(resource, obj, stored.obj)
+        return self._write(resource, stored, obj, subresource, dry_run, by, fields)
 
     def patch(
         self,
@@ -186,6 +194,7 @@ class Api:
         subresource: str = "",
         dry_run: bool = False,
         by: By = BY_ITSELF,
+        fields: FieldCheck | None = None,
     ) -> Object:
         """Change a part of an object."""
         stored = self.get(resource, namespace, name)
@@ -196,7 +205,9 @@ class Api:
         check_type(resource, changed)
         object_meta.check_types(resource, changed)
         check_names(namespace, name, changed)
-        return self._write(resource, stored, changed, subresource, dry_run, by)
+        if fields is not None:
+            changed = fields.read(resource, changed, stored.obj)
+        return self._write(resource, stored, changed, subresource, dry_run, by, fields)
 
     def apply(
         self,
@@ -276,6 +287,7 @@ class Api:
         subresource: str,
         dry_run: bool,
         by: By,
+        fields: FieldCheck | None = None,
     ) -> Object:
         old, held = stored.obj, stored.obj["metadata"]
         given = dict(wanted.get("metadata") or {})
@@ -299,7 +311,7 @@ class Api:
         if resource in self.rules and not subresource and "deletionTimestamp" not in held:
             self.rules[resource](new)
         if resource.custom:
-            causes = custom_problems(resource, new, causes)
+            causes = custom_problems(resource, new, old, causes, fields)
         if causes:
             raise errors.invalid(resource, held["name"], causes)
         if dry_run:

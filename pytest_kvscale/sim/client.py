@@ -180,19 +180,53 @@ class Client:
         warning: bool = False,
         source: str = "",
         reporting: bool = True,
+        host: str = "",
     ) -> Object:
         """Tell of something that happened to an object (`kubectl get events`).
 
-        `source` is who tells, where that is a part of the component; `reporting` says whether it
-        is named as the reporting component as well.
+        `source` is who tells, where that is a part of the component, and `host` the node it is
+        on; `reporting` says whether it is named as the reporting component as well.
         """
-        metadata = about["metadata"]
         source = source or self.component
-        key = (source, metadata["name"], reason)
-        suffix = self._draws.suffix("event", *key, self._draws.nth("event", *key))
         now = self.stamp()
+        return await self._tell(about, source, {
+            "reason": reason,
+            "message": message,
+            "source": {"component": source, **({"host": host} if host else {})},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+            "type": "Warning" if warning else "Normal",
+            "eventTime": None,
+            "reportingComponent": source if reporting else "",
+            "reportingInstance": host if reporting else "",
+        })  # fmt: skip
+
+    async def note(
+        self, about: Object, action: str, reason: str, message: str, warning: bool = False
+    ) -> Object:
+        """Tell the way of `events.k8s.io`, as the scheduler does: with the action and one time."""
+        return await self._tell(about, self.component, {
+            "reason": reason,
+            "message": message,
+            "source": {},
+            "firstTimestamp": None,
+            "lastTimestamp": None,
+            "type": "Warning" if warning else "Normal",
+            "eventTime": self.api.calendar.micro_stamp(),
+            "action": action,
+            "reportingComponent": self.component,
+            "reportingInstance": f"{self.component}-0",
+        })  # fmt: skip
+
+    async def _tell(self, about: Object, source: str, content: Object) -> Object:
+        metadata = about["metadata"]
+        key = (source, metadata["name"], content["reason"])
+        # client-go names events by the moment in nanoseconds; two of one moment must differ.
+        fraction = self._draws.integer(0, 999_999, "event", *key, self._draws.nth("event", *key))
+        moment = self.api.calendar.microseconds() * 1000 + fraction
         event: Object = {
-            "metadata": {"name": f"{metadata['name']}.{suffix}"},
+            "metadata": {"name": f"{metadata['name']}.{moment:x}"},
             "involvedObject": {
                 "kind": about["kind"],
                 "namespace": metadata.get("namespace", ""),
@@ -201,16 +235,7 @@ class Client:
                 "apiVersion": about["apiVersion"],
                 "resourceVersion": metadata["resourceVersion"],
             },
-            "reason": reason,
-            "message": message,
-            "source": {"component": source},
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-            "type": "Warning" if warning else "Normal",
-            "eventTime": None,
-            "reportingComponent": source if reporting else "",
-            "reportingInstance": "",
+            **content,
         }
         return await self.create(EVENTS, metadata.get("namespace") or "default", event)
 

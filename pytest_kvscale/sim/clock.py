@@ -50,6 +50,10 @@ class Calendar:
         moment = datetime.datetime.fromisoformat(stamp)
         return (moment - self._epoch).total_seconds() - self.elapsed()
 
+    def microseconds(self) -> int:
+        """The date in microseconds since 1970."""
+        return int(self._epoch.timestamp()) * 1_000_000 + int(self.elapsed() * 1_000_000)
+
     def micro_stamp(self) -> str:
         """The date as metav1.MicroTime has it."""
         return self.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

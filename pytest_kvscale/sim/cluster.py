@@ -130,6 +130,7 @@ class EmbeddedCluster:
         profile = self.profile
         self.api.create(NAMESPACES, "", {"metadata": {"name": profile.kubevirt.namespace}})
         self.api.admission[VMIS] = vmi_admission(profile, self.api.calendar, self._draws)
+        self.api.admission[VMS] = virt_api_kinds.fill_vm
         self.api.rules[KUBEVIRTS] = check_kubevirt
         self.api.rules[VMS] = virt_api_kinds.check_vm
         self.api.rules[VMIRS] = virt_api_kinds.check_replica_set

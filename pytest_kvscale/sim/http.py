@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
+import orjson
 import yaml
 from aiohttp import web
 
@@ -206,11 +208,28 @@ async def body_of(request: web.BaseRequest) -> Any:
     accepted = _PATCH_TYPES if patched else _BODY_TYPES
     if kind not in accepted:
         raise errors.unsupported_media_type(accepted)
-    return decode(raw, as_yaml=kind.endswith("yaml"))
+    checked = request.query.get("fieldValidation") in ("Strict", "Warn")
+    doubled: list[str] | None = [] if checked else None
+    value = decode(raw, kind.endswith("yaml"), doubled)
+    request[DOUBLED] = doubled or []
+    return value
 
 
-def decode(raw: bytes, as_yaml: bool = False) -> Any:
-    """The value a body stands for; 400 if it is none, or one that JSON cannot hold."""
+# Older versions of aiohttp have text as keys, newer ones warn of it.
+DOUBLED: Any = getattr(web, "RequestKey", lambda name, _: name)("doubled", list)
+"""Where a request keeps the keys that stand twice in an object of its body."""
+
+
+def decode(raw: bytes, as_yaml: bool = False, doubled: list[str] | None = None) -> Any:
+    """The value a body stands for; 400 if it is none, or one that JSON cannot hold.
+
+    Keys that stand twice in an object are noted in `doubled`, if it is given.
+    """
+    if not as_yaml and doubled is None and raw.count(b"{") + raw.count(b"[") <= _DEEPEST:
+        try:
+            return orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            pass  # It may be JSON all the same, of the kind that Go reads.
     text = raw.decode(errors="replace")
     try:
         if as_yaml:
@@ -218,7 +237,10 @@ def decode(raw: bytes, as_yaml: bool = False) -> Any:
         else:
             if text.count("{") + text.count("[") > _DEEPEST:
                 _check_depth(text)
-            value = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+            pairs = None if doubled is None else _noting(doubled)
+            value = json.loads(
+                text, parse_constant=_no_number, parse_float=_finite, object_pairs_hook=pairs
+            )
     except (ValueError, RecursionError, yaml.YAMLError) as problem:
         message = f"the object provided is unrecognized: {str(problem)[:500]}"
         raise errors.bad_request(message) from None
@@ -240,6 +262,17 @@ def _check_depth(text: str) -> None:
                 raise ValueError("exceeded max depth")
         elif character in "}]":
             depth -= 1
+
+
+def _noting(doubled: list[str]) -> Callable[[list[tuple[str, Any]]], Object]:
+    def make(pairs: list[tuple[str, Any]]) -> Object:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            seen: set[str] = set()
+            doubled.extend(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        return made
+
+    return make
 
 
 def _no_number(text: str) -> float:

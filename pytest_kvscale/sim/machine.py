@@ -1,5 +1,10 @@
 """A node's hardware: the work of starting VMIs that queues there, its processes and addresses.
 
+Starting a VMI takes CPU-seconds at two stations, the runtime (sandbox, network, containers) and
+virt-launcher with libvirt (until the domain runs). What slows it down the more VMIs there are is
+that all share the node's CPUs (`processor`): a guest that has too little CPU to finish booting
+tries for ever.
+
 This is no API player: kubelet and virt-handler of the node act on it the way the real ones act
 on the runtime and on libvirt.
 """
@@ -13,12 +18,15 @@ import ipaddress
 from collections.abc import Callable
 from typing import Literal
 
+from pytest_kvscale.sim import quantity
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
+from pytest_kvscale.sim.processor import Processor
 from pytest_kvscale.sim.profile import Profile, Station
 
 CONTAINER_RUNTIME, LAUNCHER = "container-runtime", "virt-launcher"
 """Who does a node's start-up work, by the names that faults know them by."""
+_NODES = ipaddress.ip_address("192.0.2.10")
 PANIC = (
     "panic: timed out waiting for domain to be defined\n\n"
     "goroutine 1 [running]:\nmain.waitForDomainUUID(...)"
@@ -26,24 +34,33 @@ PANIC = (
 
 
 class StartUp:
-    """A station: work that takes longer the more there is already, first come, first served."""
+    """A station: so many start-ups at a time, first come, first served."""
 
-    def __init__(self, station: Station, draws: Draws, purpose: str) -> None:
+    def __init__(self, station: Station, processor: Processor, draws: Draws, purpose: str) -> None:
         self._station = station
+        self._processor = processor
         self._draws = draws
         self._purpose = purpose
         self._places = asyncio.Semaphore(station.parallel)
         self.pace: Callable[[], float] = lambda: 1.0
         """By what factor it is slowed down now."""
 
-    async def work(self, key: str, present: Callable[[], int]) -> None:
-        """Queue, then work; `present` tells how many are there when the work begins."""
+    async def work(self, key: str, present: int, deadline: float | None = None) -> bool:
+        """Queue, then work; False if it was given up after so many seconds of work.
+
+        `present` tells how many VMIs are there already.
+        """
         station = self._station
         async with self._places:
-            seconds = station.parallel * (station.seconds + station.growth * present())
             nth = self._draws.nth(self._purpose, key)
             spread = self._draws.spread(station.spread, self._purpose, key, nth)
-            await asyncio.sleep(seconds * spread * self.pace())
+            work = (station.work + station.growth * present) * spread * self.pace()
+            try:
+                async with asyncio.timeout(deadline):
+                    await self._processor.run(work)
+            except TimeoutError:
+                return False
+        return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,16 +88,20 @@ class Machine:
     """One node's hardware."""
 
     def __init__(self, profile: Profile, draws: Draws, index: int) -> None:
-        self._times = profile.times
-        self._draws = draws
+        self._times = times = profile.times
         self.sandboxes = 0
         """Pod sandboxes on the node."""
+        self.domains = 0
+        """Guests that run."""
         self.devices = 0
         """What virt-handler's device plugin offers of kvm, tun and vhost-net each."""
         self.devices_changed: Callable[[], None] = lambda: None
         self._launchers: dict[str, Launcher] = {}
-        self._sandbox = StartUp(profile.times.sandbox, draws, "sandbox")
-        self._define = StartUp(profile.times.launcher, draws, "launcher")
+        self.processor = Processor(float(quantity.parse(profile.node.cpu)))
+        self._sandbox = StartUp(times.sandbox, self.processor, draws, "sandbox")
+        self._define = StartUp(times.launcher, self.processor, draws, "launcher")
+        self.address = str(_NODES + index)
+        """The node's own."""
         base = int(ipaddress.ip_address("10.244.0.0"))
         size = 1 << (32 - profile.node.pod_network_prefix)
         self.network = ipaddress.ip_network((base + index * size, profile.node.pod_network_prefix))
@@ -94,10 +115,12 @@ class Machine:
 
     # Sandboxes and addresses ----------------------------------------------------------------
 
-    async def make_sandbox(self, key: str) -> None:
-        """The runtime's work for one pod: sandbox, network, containers."""
-        await self._sandbox.work(key, lambda: self.sandboxes)
-        self.sandboxes += 1
+    async def make_sandbox(self, key: str) -> bool:
+        """The runtime's work for one pod: sandbox, network, containers; False: not in time."""
+        deadline = self._times.sandbox_deadline
+        made = await self._sandbox.work(key, self.sandboxes, deadline)
+        self.sandboxes += made
+        return made
 
     def take_address(self) -> str | None:
         """A pod address, or None if all are taken."""
@@ -128,11 +151,13 @@ class Machine:
         launcher = self._launchers.get(pod_uid)
         if launcher is None or launcher.exited.done():
             return False
-        await self._define.work(name, self._domains)
+        await self._define.work(name, self.domains)
         if launcher.exited.done():
             return False
         launcher.defined = True
         launcher.log.append(Said(self._calendar.now(), "defined"))
+        self.domains += 1
+        self.processor.demand(self._times.guest_demand)
         return True
 
     def launcher(self, pod_uid: str) -> Launcher | None:
@@ -143,6 +168,9 @@ class Machine:
         """End a launcher, and its guest with it."""
         launcher = self._launchers.get(pod_uid)
         if launcher is not None and not launcher.exited.done():
+            if launcher.defined:
+                self.domains -= 1
+                self.processor.demand(-self._times.guest_demand)
             launcher.defined = False
             launcher.log.append(Said(self._calendar.now(), "ended", code, words))
             launcher.exited.set_result((code, words))
@@ -156,6 +184,3 @@ class Machine:
         """virt-handler's device plugin offers so many devices now."""
         self.devices = count
         self.devices_changed()
-
-    def _domains(self) -> int:
-        return sum(each.defined for each in self._launchers.values())

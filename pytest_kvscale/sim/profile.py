@@ -38,6 +38,11 @@ class Versions(Document):
     kubevirt: str = Field(pattern=r"^v\d+\.\d+\.\d+")
     runtime: str = Field(pattern=r"^[a-z-]+://.+")
 
+    @property
+    def minor(self) -> int:
+        """Kubernetes' minor version: what its components write differs by it."""
+        return int(self.kubernetes.split(".")[1])
+
 
 class ApiTimes(Document):
     """How long the API takes for a request; each is drawn within `spread` of these."""
@@ -69,6 +74,8 @@ class NodeHardware(Document):
     pod_network_prefix: Annotated[int, Field(ge=8, le=30)]
     """Length of the node's pod network prefix: 24 gives 254 addresses."""
     heartbeat: Annotated[float, Field(gt=0)]
+    labels: dict[str, str] = Field(default_factory=dict)
+    """More labels than every node has."""
 
 
 class RateLimit(Document):
@@ -90,17 +97,14 @@ class RateLimits(Document):
 
 
 class Station(Document):
-    """Work on the node that a starting VMI has to queue for, first come, first served.
-
-    With n of its kind on the node already, one start takes `parallel * (seconds + growth * n)`:
-    `parallel` of them at once make one start every `seconds + growth * n`. The growth is what
-    each running VMI adds to every further start: the runtime, the kubelet and libvirt walk
-    through all there is (containers, mounts, cgroups, iptables) for each new one.
-    """
+    """Work on the node that a starting VMI has to queue for, first come, first served."""
 
     parallel: Annotated[int, Field(ge=1)]
-    seconds: Seconds
-    growth: Seconds
+    """So many at a time."""
+    work: Seconds
+    """CPU-seconds of one start; it takes longer where CPUs are short."""
+    growth: Seconds = 0
+    """CPU-seconds more for each VMI that is there already: whoever walks through all of them."""
     spread: Share
 
 
@@ -111,10 +115,15 @@ class Times(Document):
     """kubelet and runtime: pod sandbox, network, containers started."""
     launcher: Station
     """virt-launcher and libvirt: until the domain is defined and runs."""
+    guest_demand: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """CPUs that each running guest wants for ever, with its launcher's processes. A guest that has
+    too little to finish booting wants all it can get."""
     sandbox_retry: Annotated[float, Field(gt=0)]
     """kubelet's pause before it tries a sandbox again."""
     sandbox_deadline: Annotated[float, Field(gt=0)]
-    """How long kubelet waits for the runtime to make a sandbox."""
+    """How long kubelet waits for the runtime to make a sandbox, once that is at work."""
+    late_sandbox_killed: bool
+    """Whether the runtime can remove a sandbox it did not make in time."""
     schedule: Seconds
     """Scheduler, for one pod."""
     sync: Seconds
@@ -123,6 +132,8 @@ class Times(Document):
     """Ending a pod's containers and sandbox."""
     guest_ignores_shutdown: bool
     """The guest never booted: shutting it down takes the whole grace period."""
+    guest_stop: Seconds
+    """Until a guest that is told to end has ended, beside the grace it may take."""
     rollout: Seconds
     """Until a changed Deployment or DaemonSet runs its new pods."""
     device_plugin: Seconds
@@ -133,10 +144,26 @@ class Launcher(Document):
     """What virt-controller asks for in a launcher pod beside the guest's own memory."""
 
     overhead: Quantity
+    """For a guest of 10 MiB with one vCPU and a screen. Larger ones need more: 8 MiB for each
+    further vCPU, 1/512 of the memory; without a screen `graphics` less; `guaranteed` more where
+    requests equal limits for cpu and memory."""
+    graphics: Quantity
+    guaranteed: Quantity
     container_disk: Literal["container", "init container"]
     container_disk_memory: Quantity
     console_log_memory: Quantity
     """The guest-console-log sidecar's request; 0: there is no sidecar."""
+
+
+class Metrics(Document):
+    """How this version's metrics are called and what their histograms can tell apart."""
+
+    phase_buckets: list[Annotated[float, Field(gt=0)]]
+    """Upper edges, in seconds, of the phase transition times; +Inf is not named."""
+    rest_client_prefix: Literal["", "kubevirt_"]
+    """What `rest_client_requests_total` begins with."""
+    vmi_count: str
+    """The number of VMIs by phase."""
 
 
 class KubeVirt(Document):
@@ -144,13 +171,14 @@ class KubeVirt(Document):
 
     namespace: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)
     name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    objects: Literal["0.46", "1.9"]
+    """Which version's labels, annotations, finalizer and status fields objects have."""
     max_devices: Count
     qemu_timeout: Count
-    longest_phase_bucket: Annotated[float, Field(gt=0)] = 3600
-    """Seconds at which the largest bucket of virt-controller's histograms of phases ends."""
     qemu_timeout_spread: Count
     """Each launcher waits up to so many seconds longer, at random."""
     launcher: Launcher
+    metrics: Metrics
     configuration: dict[str, Any]
     """`spec.configuration` of the KubeVirt CR."""
 

@@ -53,7 +53,7 @@ def decode(body: bytes) -> Object:
         head = envelope.get("typeMeta", {})
         kind, content = head.get("kind", ""), base64.b64decode(envelope.get("raw", ""))
         return {"apiVersion": head.get("apiVersion", ""), "kind": kind, **_message(kind, content)}
-    except (IndexError, UnicodeDecodeError, OverflowError) as problem:
+    except (IndexError, UnicodeDecodeError, OverflowError, OSError) as problem:
         raise ValueError(f"the body is no protobuf: {problem}") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from fractions import Fraction
@@ -15,12 +16,23 @@ _UNITS = {
 _QUANTITY = re.compile(r"([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)(?:[eE]([+-]?\d+)|([numkMGTP]|[KMGTP]i))?")
 
 
+_LONGEST_EXPONENT = 4
+"""Characters; beyond them a number of bytes would not fit into any memory."""
+
+
 def parse(text: object) -> Fraction:
     """The exact value of a quantity. Raises ValueError if it is none."""
-    match = _QUANTITY.fullmatch(str(text).strip())
+    return _parse(str(text))
+
+
+@functools.lru_cache(maxsize=4096)
+def _parse(text: str) -> Fraction:
+    match = _QUANTITY.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is no quantity: write e.g. 500m, 48, 128Gi")
     number, exponent, unit = match.groups()
+    if exponent and len(exponent) > _LONGEST_EXPONENT:
+        raise ValueError(f"{str(text)[:40]!r} is no quantity: its exponent is too large")
     return Fraction(number) * (Fraction(10) ** int(exponent or 0)) * _UNITS[unit or ""]
 
 
@@ -32,3 +44,12 @@ def whole(text: object) -> int:
 def milli(text: object) -> int:
     """A quantity in thousandths (CPU), rounded up."""
     return math.ceil(parse(text) * 1000)
+
+
+def binary(value: int) -> str:
+    """A whole number with the largest power of 1,024 that divides it, as Kubernetes writes it."""
+    units = ["", "Ki", "Mi", "Gi", "Ti", "Pi"]
+    while value and value % 1024 == 0 and len(units) > 1:
+        value //= 1024
+        del units[0]
+    return f"{value}{units[0]}"

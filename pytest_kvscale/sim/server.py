@@ -35,8 +35,10 @@ from pytest_kvscale.sim.answers import (
 from pytest_kvscale.sim.api import Api
 from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.faults import Active, Faults, Trouble
+from pytest_kvscale.sim.field_check import FieldCheck
 from pytest_kvscale.sim.guard import Guard
 from pytest_kvscale.sim.http import (
+    DOUBLED,
     VERBS,
     NoSuchPathError,
     Target,
@@ -99,6 +101,11 @@ class Server:
         authority = self._guard.gate.authority
         tls = authority.server_context(host) if authority is not None else None
         return await self._listener.start(host, port, tls)
+
+    @property
+    def open_watches(self) -> int:
+        """How many watches are open."""
+        return len(self._watches)
 
     async def stop(self) -> None:
         """End all watches and stop serving."""
@@ -186,7 +193,7 @@ class Server:
         about_health = health.answer(request)
         if about_health is not None:
             return about_health
-        if path == "/version":
+        if path.rstrip("/") == "/version":
             return answer(self._version)
         if path == "/_sim/served":
             rows = [
@@ -267,6 +274,7 @@ class Server:
         if verb in ("create", "update", "patch"):
             asked = write_options.read(verb, query, agent, applies)
             dry_run, by = asked.dry_run, By(asked.manager, target.subresource)
+            fields = FieldCheck(query.get("fieldValidation", ""), request.get(DOUBLED, []))
         match verb:
             case "list":
                 paging = options.list_options(query, watch=False).paging
@@ -277,23 +285,24 @@ class Server:
                 reply = self._guard.answer(kind, namespace, name, as_object(body))
                 return writer.value(reply, 201)
             case "create":
-                obj = api.create(kind, namespace, self._given(target, body), dry_run, by)
-                return self._written(target, writer, obj, 201)
+                obj = api.create(kind, namespace, self._given(target, body), dry_run, by, fields)
+                return self._written(target, writer, obj, 201, fields)
             case "update":
                 missing = api.store.get(kind, namespace, name) is None
                 obj = api.replace(
                     kind, namespace, name, self._given(target, body), target.subresource, dry_run,
-                    by,
+                    by, fields,
                 )  # fmt: skip
-                return self._written(target, writer, obj, 201 if missing else 200)
+                return self._written(target, writer, obj, 201 if missing else 200, fields)
             case "patch" if applies:
                 obj, made = api.apply(kind, namespace, name, body, by, asked.force, dry_run)
                 return self._written(target, writer, obj, 201 if made else 200)
             case "patch":
                 obj = api.patch(
-                    kind, namespace, name, body, media_type, target.subresource, dry_run, by
-                )
-                return self._written(target, writer, obj, 200)
+                    kind, namespace, name, body, media_type, target.subresource, dry_run, by,
+                    fields,
+                )  # fmt: skip
+                return self._written(target, writer, obj, 200, fields)
             case "delete":
                 return self._delete(request, target, body, writer)
             case "deletecollection":
@@ -354,7 +363,12 @@ class Server:
             return {key: value for key, value in obj.items() if key != "status"}
         return obj
 
-    def _written(self, target: Target, writer: Writer, obj: Object, code: int) -> web.Response:
+    def _written(
+        self, target: Target, writer: Writer, obj: Object, code: int,
+        fields: FieldCheck | None = None,
+    ) -> web.Response:  # fmt: skip
+        for text in fields.warnings if fields is not None else ():
+            writer.warn(text)
         metadata = obj["metadata"]
         stored = self._api.store.get(
             target.resource, metadata.get("namespace", ""), metadata["name"]

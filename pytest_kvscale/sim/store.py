@@ -17,6 +17,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+import orjson
+
 from pytest_kvscale.sim.errors import Object, expired
 from pytest_kvscale.sim.ownership import NOBODY, Ownership
 from pytest_kvscale.sim.resources import Resource
@@ -72,12 +74,13 @@ class Event:
         return self._parting
 
 
-_dumps = json.JSONEncoder(separators=(",", ":")).encode
-
-
 def encode(value: Any) -> bytes:
     """JSON without spaces."""
-    return _dumps(value).encode()
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        # Numbers that are too large for it, or more levels than it goes down.
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _encode_with(obj: Object, owners: bytes) -> bytes:

@@ -88,10 +88,45 @@ def _of(ready: str, wanted: str) -> Cell:
     return cell
 
 
+def _size(*fields: str) -> Cell:
+    """How many entries lists or mappings have together."""
+    return lambda obj: str(sum(len(obj.get(field) or ()) for field in fields))
+
+
+def _role(obj: Object) -> str:
+    reference = obj.get("roleRef") or {}
+    return f"{reference.get('kind')}/{reference.get('name')}"
+
+
+def _subjects(kind: str) -> Cell:
+    def cell(obj: Object) -> str:
+        found = [each for each in obj.get("subjects") or () if each.get("kind") == kind]
+        names = (f"{each['namespace']}/" * ("namespace" in each) + each["name"] for each in found)
+        return ", ".join(names)
+
+    return cell
+
+
 _AGE = "age"
 """Marks the column whose cells depend on the date."""
 
+_ROLES: list[tuple[str, int, Cell | str]] = [("Created At", 0, at("metadata", "creationTimestamp"))]
+_BINDINGS: list[tuple[str, int, Cell | str]] = [
+    ("Role", 0, _role),
+    ("Age", 0, _AGE),
+    ("Users", 1, _subjects("User")),
+    ("Groups", 1, _subjects("Group")),
+    ("ServiceAccounts", 1, _subjects("ServiceAccount")),
+]
+
 _COLUMNS: dict[Resource, list[tuple[str, int, Cell | str]]] = {
+    resources.CONFIG_MAPS: [("Data", 0, _size("data", "binaryData")), ("Age", 0, _AGE)],
+    resources.SECRETS: [("Type", 0, at("type")), ("Data", 0, _size("data")), ("Age", 0, _AGE)],
+    resources.SERVICE_ACCOUNTS: [("Secrets", 0, _size("secrets")), ("Age", 0, _AGE)],
+    resources.ROLES: _ROLES,
+    resources.CLUSTER_ROLES: _ROLES,
+    resources.ROLE_BINDINGS: _BINDINGS,
+    resources.CLUSTER_ROLE_BINDINGS: _BINDINGS,
     resources.VMS: [
         ("Age", 0, _AGE),
         ("Status", 0, at("status", "printableStatus")),

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_kvscale.sim import errors
+from pytest_kvscale.sim import errors, schema
 from pytest_kvscale.sim.errors import Object
+from pytest_kvscale.sim.field_check import FieldCheck
 from pytest_kvscale.sim.resources import KUBEVIRTS, VMIRS, VMIS, VMS, Resource
 
 
@@ -68,12 +69,22 @@ _BLOCKING = (
 )  # fmt: skip
 
 
-def custom_problems(resource: Resource, obj: Object, causes: list[Object]) -> list[Object]:
+def custom_problems(
+    resource: Resource,
+    obj: Object,
+    old: Object | None,
+    causes: list[Object],
+    fields: FieldCheck | None,
+) -> list[Object]:
     """These causes and those for which the definition of a custom kind refuses an object.
 
-    Where there are grave ones, rules beyond the schema are not looked at, which is one more.
+    Where there are grave ones, rules beyond the schema are not looked at, which is one more. The
+    players' objects (no `fields`) are of the right types; what they make them of need not be.
     """
-    causes = [*causes, *_schema_problems(resource, obj)]
+    if fields is not None and has_schema(resource):
+        causes = [*causes, *fields.problems(resource, obj, old)]
+    else:
+        causes = [*causes, *_schema_problems(resource, obj)]
     if resource.checked and any(each["reason"] in _BLOCKING for each in causes):
         why = (
             "some validation rules were not checked because the object was invalid; correct the "
@@ -81,6 +92,11 @@ def custom_problems(resource: Resource, obj: Object, causes: list[Object]) -> li
         )
         causes.append(errors.invalid_value("<nil>", None, why))
     return causes
+
+
+def has_schema(resource: Resource) -> bool:
+    """Whether the types of a kind's fields are known."""
+    return schema.of(resource).field("spec") is not None
 
 
 def _schema_problems(resource: Resource, obj: Object) -> list[Object]:

@@ -67,6 +67,9 @@ class Watches:
         self._faults = faults
         self._open: dict[Watch, None] = {}
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def close(self) -> None:
         """End all watches."""
         for watch in list(self._open):

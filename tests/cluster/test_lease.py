@@ -65,6 +65,7 @@ def test_the_second_waits_until_the_first_is_done_and_says_for_whom(connection: 
         assert 600 <= took < 606
         assert told[0].startswith("waiting for run one (")
         assert "@" in told[0]
+        assert " so far" not in told[0]  # It is told at once.
         assert " so far; if it is dead, its turn ends " in told[1]
         assert 5 <= len(told) <= 11
         await second.give_back()

@@ -36,8 +36,8 @@ node: {{heartbeat: 60}}
 times:
   sandbox_retry: 20
   sandbox_deadline: 10
-  sandbox: {{parallel: 4, seconds: 0.3, growth: 0, spread: 0.2}}
-  launcher: {{parallel: 4, seconds: 0.3, growth: 0, spread: 0.2}}
+  sandbox: {{parallel: 4, work: 1.2, spread: 0.2}}
+  launcher: {{parallel: 4, work: 1.2, spread: 0.2}}
 faults: {{{shares}}}
 """
 WALLS = "create_rejected: 0.1, sandbox_timeout: 0.1, launcher_crash: 0.1, kill_pod_sandbox: 0.1"

@@ -69,7 +69,7 @@ def template(**spec: Any) -> Json:
     return {
         "metadata": {"labels": {"rs": "r"}, "annotations": {"note": "mine"}},
         "spec": {
-            "domain": {"resources": {"requests": requests}},
+            "domain": {"devices": {}, "resources": {"requests": requests}},
             "volumes": volumes,
             "terminationGracePeriodSeconds": 0,
             **spec,

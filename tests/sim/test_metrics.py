@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from pytest_kvscale.cluster.clock import VirtualClock
+from pytest_kvscale.sim import profile
 from pytest_kvscale.sim.metrics import naming, traffic
 from pytest_kvscale.sim.metrics.histogram import Histogram, exponential, label
 from pytest_kvscale.sim.resources import PODS, VMIS, VMS
@@ -25,9 +26,15 @@ from tests.sim.test_server import Asker, a_cluster
 Json = dict[str, Any]
 Work = Callable[[Asker], Coroutine[Any, Any, None]]
 RECORDED = DATA / "virt-controller-metrics.txt.gz"
-MODERN = (
-    "versions: {kubernetes: v1.36.0, kubevirt: v1.9.0}\nkubevirt: {longest_phase_bucket: 3600}\n"
-)
+MODERN = """extends: fast
+versions: {kubernetes: v1.36.0, kubevirt: v1.9.0}
+kubevirt:
+  metrics:
+    phase_buckets:
+      [0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 90, 120, 180, 300, 600, 1200, 1800, 3600]
+    rest_client_prefix: kubevirt_
+    vmi_count: "node:kubevirt_vmi_phase:sum"
+"""
 FROM_CREATION = "kubevirt_vmi_phase_transition_time_from_creation_seconds"
 COUNT = 30
 
@@ -120,7 +127,8 @@ def test_a_histogram_counts_each_value_up_to_every_bound_it_does_not_exceed(
 
 def test_bounds_are_those_of_a_real_exposition() -> None:
     real = Scrape(gzip.decompress(RECORDED.read_bytes()).decode())
-    names = naming.naming("v1.9.0", "v1.36.0", 3600)
+    modern = profile.load("modern")
+    names = naming.naming("v1.9.0", "v1.36.0", modern.kubevirt.metrics)
     for name, bounds in (
         ("kubevirt_workqueue_queue_duration_seconds", naming.WORK_QUEUE),
         ("kubevirt_rest_client_rate_limiter_duration_seconds", naming.RATE_LIMITER),
@@ -132,22 +140,25 @@ def test_bounds_are_those_of_a_real_exposition() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kubevirt", "prefix", "longest", "counts", "deletion"),
+    ("kubevirt", "counted_as", "counts", "deletion", "largest"),
     [
-        ("v0.46.1", "", 600, True, False),
-        ("v1.2.0", "", 3600, True, True),
-        ("v1.3.0", "kubevirt_", 3600, False, True),
-        ("v1.9.0", "kubevirt_", 3600, False, True),
+        ("v0.46.1", "kubevirt_vmi_phase_count", True, False, 0.512),
+        ("v1.2.0", "kubevirt_vmi_phase_count", True, True, 60),
+        ("v1.8.0", "kubevirt_vmi_phase_count", False, True, 60),
+        ("v1.9.0", "node:kubevirt_vmi_phase:sum", False, True, 60),
     ],
 )
 def test_names_change_with_the_version(
-    kubevirt: str, prefix: str, longest: float, counts: bool, deletion: bool
+    kubevirt: str, counted_as: str, counts: bool, deletion: bool, largest: float
 ) -> None:
-    names = naming.naming(kubevirt, "v1.21.5", longest)
-    assert names.prefix == prefix
-    assert names.phases[-1] == longest
+    told = profile.Metrics(
+        phase_buckets=[1, 600], rest_client_prefix="kubevirt_", vmi_count=counted_as
+    )
+    names = naming.naming(kubevirt, "v1.21.5", told)
+    assert (names.prefix, names.phases) == ("kubevirt_", (1, 600))
     assert names.phase_count is counts
     assert names.from_deletion is deletion
+    assert names.requests[-1] == pytest.approx(largest)
 
 
 def test_requests_are_told_by_url_as_client_go_does() -> None:
@@ -302,14 +313,14 @@ def test_throttled_requests_show_in_the_rate_limiter(
         assert waited > requests
         assert told.values(f"{name}_bucket", le="0.512", verb="CREATE") < [60, 60]
 
-    slow = profile_file(MODERN + "extends: fast\nrate_limits: {controller: {qps: 5, burst: 10}}\n")
+    slow = profile_file(MODERN + "rate_limits: {controller: {qps: 5, burst: 10}}\n")
     run(clock, work, str(slow))
 
 
 def test_a_kubelet_tells_of_its_pods(clock: VirtualClock, modern: str) -> None:
     async def work(ask: Asker) -> None:
         create(ask)
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.3)
         early = await scrape(ask, "/api/v1/nodes/node/proxy/metrics")
         assert early.value("kubelet_running_pods") < COUNT
         await asyncio.sleep(100)
@@ -453,7 +464,7 @@ def test_configz_has_the_profiles_limits(clock: VirtualClock) -> None:
         config = told["kubeletconfig"]
         assert (config["maxPods"], config["kubeAPIQPS"], config["kubeAPIBurst"]) == (1022, 5, 10)
         assert config["evictionHard"]["memory.available"] == "100Mi"
-        assert config["runtimeRequestTimeout"] == "2m0s"
+        assert config["runtimeRequestTimeout"] == "4m0s"
         _, node = await ask("GET", "/api/v1/nodes/node")
         held = {key: int(node["status"][key]["memory"]) for key in ("capacity", "allocatable")}
         reserved = int(config["systemReserved"]["memory"]) + 100 * 2**20

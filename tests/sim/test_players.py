@@ -111,7 +111,7 @@ def test_the_launcher_pod_is_the_vmis(follow: Follow) -> None:
     reference = pod["metadata"]["ownerReferences"][0]
     assert (reference["uid"], reference["controller"]) == (owner["uid"], True)
     compute = pod["spec"]["containers"][0]["resources"]["requests"]
-    assert compute["memory"] == "312496128"
+    assert compute["memory"] == "305172Ki"  # 312,496,128 bytes
     assert compute["devices.kubevirt.io/kvm"] == "1"
 
 

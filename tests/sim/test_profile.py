@@ -33,7 +33,7 @@ def test_a_profile_may_extend_another_and_name_only_what_differs(
     assert made.node.cpu == "96"
     assert made.node.memory == base.node.memory
     assert made.times.launcher.parallel == 2
-    assert made.times.launcher.seconds == base.times.launcher.seconds
+    assert made.times.launcher.work == base.times.launcher.work
 
 
 @pytest.mark.parametrize(

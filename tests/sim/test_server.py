@@ -39,7 +39,9 @@ class Asker:
             method, self.cluster.url + path, data=data, headers=headers
         ) as answer:
             content = await answer.text()
-            return answer.status, json.loads(content) if content[:1] in "{[" else content
+            if "\n{" in content.strip():
+                return answer.status, [json.loads(line) for line in content.splitlines()]
+            return answer.status, json.loads(content) if content[:1] in ("{", "[") else content
 
     async def watch(self, path: str) -> AsyncIterator[Json]:
         async with self.session.get(self.cluster.url + path) as answer:
@@ -52,8 +54,8 @@ Work = Callable[[Asker], Coroutine[Any, Any, None]]
 
 
 @asynccontextmanager
-async def a_cluster(chosen: str = "fast") -> AsyncIterator[Asker]:
-    cluster = EmbeddedCluster(profile.load(chosen), "test", 0)
+async def a_cluster(chosen: str = "fast", api_only: bool = False) -> AsyncIterator[Asker]:
+    cluster = EmbeddedCluster(profile.load(chosen), "test", 0, api_only=api_only)
     await cluster.start()
     timeout = aiohttp.ClientTimeout(total=None)
     try:

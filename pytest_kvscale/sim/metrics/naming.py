@@ -1,8 +1,10 @@
 """How versions of KubeVirt and Kubernetes call their metrics, and which buckets they have.
 
-KubeVirt: `rest_client_…` got its prefix in 1.3; `kubevirt_vmi_phase_count` was told by
-virt-controller itself and became a recording rule over `kubevirt_vmi_info` in 1.3; transitions
-from deletion are told since 0.50; requests are sorted into finer buckets since 0.59.
+The profile says what `rest_client_…` begins with, which buckets phases have, and how the number of
+VMIs is called; the rest follows from the versions.
+KubeVirt: `kubevirt_vmi_phase_count` was told by virt-controller itself and became a recording rule
+over `kubevirt_vmi_info` in 1.3; transitions from deletion are told since 0.50; requests are sorted
+into finer buckets since 0.59.
 Kubernetes: the kubelet's buckets for the start of pods reach an hour since 1.26; the API server's
 buckets and its gauge of watches are today's since 1.23; stored objects are
 `apiserver_storage_objects` since 1.21, at first beside their older name.
@@ -14,8 +16,9 @@ import dataclasses
 import re
 
 from pytest_kvscale.sim.metrics.histogram import exponential
+from pytest_kvscale.sim.profile import Metrics
 
-_PHASES = (0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 90, 120, 180, 300, 600, 1200, 1800, 3600)
+_PHASE_COUNT = "kubevirt_vmi_phase_count"
 RATE_LIMITER = exponential(0.001, 2, 10)
 WORK_QUEUE = exponential(10e-9, 10, 10)
 _REQUESTS = (
@@ -62,19 +65,19 @@ class Naming:
     """The gauge of open watches."""
 
 
-def naming(kubevirt: str, kubernetes: str, longest_phase: float) -> Naming:
-    """The naming of these versions; phase buckets end at `longest_phase` seconds."""
+def naming(kubevirt: str, kubernetes: str, metrics: Metrics) -> Naming:
+    """The naming of these versions, and of what the profile itself says of metrics."""
     virt, kube = _version(kubevirt), _version(kubernetes)
     return Naming(
-        prefix="kubevirt_" if virt >= (1, 3) else "",
+        prefix=metrics.rest_client_prefix,
         controller_status=(
             "kubevirt_virt_controller_{}_status" if virt >= (1, 0) else "{}_virt_controller"
         ),
         vms_created=virt >= (1, 1),
         by_method=virt < (1, 0),
-        phases=tuple(bound for bound in _PHASES if bound <= longest_phase),
+        phases=tuple(metrics.phase_buckets),
         from_deletion=virt >= (0, 50),
-        phase_count=virt < (1, 3),
+        phase_count=metrics.vmi_count == _PHASE_COUNT and virt < (1, 3),
         requests=_REQUESTS if virt >= (0, 59) else RATE_LIMITER,
         api_requests=_API if kube >= (1, 23) else _API_2021,
         stored_objects=(

@@ -27,9 +27,7 @@ class Metrics:
 
     def __init__(self, profile: Profile, store: Store) -> None:
         versions = profile.versions
-        self.names = naming(
-            versions.kubevirt, versions.kubernetes, profile.kubevirt.longest_phase_bucket
-        )
+        self.names = naming(versions.kubevirt, versions.kubernetes, profile.kubevirt.metrics)
         self.api = ApiAccount(store, self.names)
         self._store = store
         self._accounts: dict[tuple[str, str], Account] = {}

@@ -131,6 +131,8 @@ class GarbageCollector:
 
     async def _own(self, node: _Node, owners: list[Object]) -> None:
         metadata = {**node.obj["metadata"], "ownerReferences": owners}
+        if not owners:
+            del metadata["ownerReferences"]
         await self._client.update(node.resource, {**node.obj, "metadata": metadata})
 
     async def _let_go(self, uid: str, node: _Node, finalizer: str) -> None:

@@ -11,7 +11,8 @@ from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.machine import Machine
 from pytest_kvscale.sim.patch import merge
 from pytest_kvscale.sim.players import pod_status
-from pytest_kvscale.sim.players.launcher_pod import DEVICES, QEMU_TIMEOUT_ARGUMENT
+from pytest_kvscale.sim.players.launcher_pod import DEVICES, MACHINE_LABEL, QEMU_TIMEOUT_ARGUMENT
+from pytest_kvscale.sim.players.recorder import Recorder
 from pytest_kvscale.sim.players.team import Team
 from pytest_kvscale.sim.profile import Profile
 from pytest_kvscale.sim.resources import LEASES, NODES, PODS
@@ -39,6 +40,8 @@ class Kubelet:
         self._draws = draws
         self._machine = machine
         self._node = node
+        self._recorder = Recorder(team, client, "kubelet", node)
+        self._reports = pod_status.Reports(profile.versions.minor, machine.address)
         self._pods: dict[str, Object] = {}
         self._ending: dict[str, asyncio.Event] = {}
         """Set once a pod (by uid) is to end."""
@@ -90,6 +93,8 @@ class Kubelet:
                     "kubernetes.io/os": "linux",
                     "node-role.kubernetes.io/worker": "",
                     "kubevirt.io/schedulable": "true",
+                    f"{MACHINE_LABEL}q35": "true",
+                    **node.labels,
                 },
             },
             "spec": {"podCIDR": network, "podCIDRs": [network]},
@@ -98,16 +103,20 @@ class Kubelet:
                 "allocatable": {**capacity, "cpu": f"{free_cpu}m", "memory": str(free_memory)},
                 "conditions": [ready],
                 "addresses": [
-                    {"type": "InternalIP", "address": "192.0.2.10"},
+                    {"type": "InternalIP", "address": self._machine.address},
                     {"type": "Hostname", "address": self._node},
                 ],
                 "nodeInfo": {
                     "architecture": "amd64",
+                    "bootID": self._draws.uid("boot", self._node),
                     "containerRuntimeVersion": versions.runtime,
                     "kernelVersion": "4.18.0",
+                    "kubeProxyVersion": versions.kubernetes,
                     "kubeletVersion": versions.kubernetes,
+                    "machineID": self._draws.uid("machine", self._node).replace("-", ""),
                     "operatingSystem": "linux",
                     "osImage": "embedded by pytest-kvscale",
+                    "systemUUID": self._draws.uid("system", self._node),
                 },
             },
         }
@@ -145,6 +154,7 @@ class Kubelet:
         uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
         if event.type == "DELETED":
             self._pods.pop(uid, None)
+            self._recorder.forget(pod)
             self._ending.pop(uid, asyncio.Event()).set()
             return
         self._pods[uid] = pod
@@ -187,7 +197,7 @@ class Kubelet:
             await ending.wait()
             return None
         if not self._is_launcher(uid):
-            await self._patch(uid, pod_status.creating(self._pods[uid], self._client.stamp()))
+            await self._patch(uid, self._reports.creating(self._pods[uid], self._client.stamp()))
         kill = self._befalls(uid, "kill_pod_sandbox")
         hang = kill or self._befalls(uid, "sandbox_timeout")
         while not ending.is_set():
@@ -195,8 +205,10 @@ class Kubelet:
                 await _either(ending, times.sandbox_deadline)
                 if not ending.is_set():
                     await self._report_stuck_sandbox(uid, kill)
+            elif not await self._machine.make_sandbox(name):
+                if not ending.is_set():
+                    await self._report_stuck_sandbox(uid, not times.late_sandbox_killed)
             else:
-                await self._machine.make_sandbox(name)
                 address = self._machine.take_address()
                 if address is not None and not ending.is_set():
                     await self._start_containers(uid, address)
@@ -211,7 +223,7 @@ class Kubelet:
 
     async def _start_containers(self, uid: str, address: str) -> None:
         pod = self._pods[uid]
-        status = pod_status.running(pod, self._client.stamp(), address)
+        status = self._reports.running(pod, self._client.stamp(), address)
         if self._is_launcher(uid):
             self._machine.start_launcher(uid, _qemu_timeout(pod))
         await self._patch(uid, status)
@@ -227,12 +239,14 @@ class Kubelet:
         if launcher is None:
             return
         waiting = asyncio.ensure_future(ending.wait())
-        await asyncio.wait((launcher.exited, waiting), return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        try:
+            await asyncio.wait((launcher.exited, waiting), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
         if ending.is_set() or not launcher.exited.done():
             return
         code, words = launcher.exited.result()
-        over = pod_status.over(self._pods[uid], self._client.stamp(), code, words)
+        over = self._reports.over(self._pods[uid], self._client.stamp(), code, words)
         await self._patch(uid, over)
 
     async def _terminate(self, uid: str) -> None:
@@ -258,21 +272,16 @@ class Kubelet:
         pod = self._pods[uid]
         await self._report_creating(uid)
         message = f"Failed to create pod sandbox: {_DEADLINE}"
-        await self._warn(pod, "FailedCreatePodSandBox", message)
+        self._warn(pod, "FailedCreatePodSandBox", message)
         if kill:
             message = (
                 f'error killing pod: failed to "KillPodSandbox" for "{uid}" with '
                 f'KillPodSandboxError: "{_DEADLINE}"'
             )
-            await self._warn(pod, "FailedKillPod", message)
+            self._warn(pod, "FailedKillPod", message)
 
-    async def _warn(self, pod: Object, reason: str, message: str) -> None:
-        """Write an event; in a namespace that is ending the API takes none."""
-        try:
-            await self._client.event(pod, reason, message, warning=True)
-        except StatusError as refusal:
-            if refusal.code not in (403, 404):
-                raise
+    def _warn(self, pod: Object, reason: str, message: str) -> None:
+        self._recorder.tell(pod, reason, message, warning=True)
 
     async def _report_no_address(self, uid: str) -> None:
         pod = self._pods.get(uid)
@@ -285,13 +294,13 @@ class Kubelet:
             f'network for sandbox "{uid}": plugin type="bridge" failed (add): failed to allocate '
             f"for range 0: no IP addresses available in range set: {network[1]}-{network[-2]}"
         )
-        await self._warn(pod, "FailedCreatePodSandBox", message)
+        self._warn(pod, "FailedCreatePodSandBox", message)
 
     async def _report_creating(self, uid: str) -> None:
         pod = self._pods[uid]
         if "containerStatuses" in pod["status"]:
             return
-        await self._patch(uid, pod_status.waiting(pod, self._client.stamp()))
+        await self._patch(uid, self._reports.waiting(pod, self._client.stamp()))
 
     async def _patch(self, uid: str, status: Object) -> None:
         """Report on a pod; one that is gone already (deleted by force) needs no report."""

@@ -42,23 +42,52 @@ class _Similar:
 
 
 @dataclasses.dataclass
-class _Budget:
+class _About:
+    """What was told about one object."""
+
+    at: float
+    """When its budget was looked at last."""
     tokens: float = float(BUDGET)
-    at: float = 0.0
+    similar: dict[tuple[str, bool], _Similar] = dataclasses.field(default_factory=dict)
+    """By reason and whether it is a warning."""
+    written: dict[tuple[str, str], Object] = dataclasses.field(default_factory=dict)
+    """Events as they were stored, by reason and message."""
+
+    def combine(self, told: _Told, now: float) -> tuple[str, bool]:
+        """The message to write, and whether it is one for many."""
+        key = (told.reason, told.warning)
+        similar = self.similar.setdefault(key, _Similar(last=now))
+        if now - similar.last > WINDOW:
+            similar = self.similar[key] = _Similar()
+        similar.last = now
+        similar.messages[told.message] = None
+        if len(similar.messages) < SIMILAR:
+            return told.message, False
+        similar.messages.popitem()
+        return _COMBINED + told.message, True
+
+    def afford(self, now: float) -> bool:
+        """Take one from the budget, if there is one."""
+        self.tokens = min(BUDGET, self.tokens + (now - self.at) / REFILL)
+        self.at = now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
 
 
 class Recorder:
     """The event recorder of one controller; `source` is the name it goes by."""
 
-    def __init__(self, team: Team, client: Client, source: str) -> None:
+    def __init__(self, team: Team, client: Client, source: str, host: str = "") -> None:
         self._team = team
         self._client = client
         self._source = source
+        self._host = host
         self._waiting: collections.deque[_Told] = collections.deque()
         self._busy = False
-        self._similar: dict[tuple[str, str, bool], _Similar] = {}
-        self._budgets: dict[str, _Budget] = {}
-        self._written: dict[tuple[str, str, str], Object] = {}
+        self._told: dict[str, _About] = {}
+        """By the uid of what is told about."""
 
     def tell(self, about: Object, reason: str, message: str, warning: bool = False) -> None:
         """Have an event written; returns at once."""
@@ -69,11 +98,7 @@ class Recorder:
 
     def forget(self, obj: Object) -> None:
         """An object is gone: nothing more will be told of it."""
-        uid = obj["metadata"]["uid"]
-        self._budgets.pop(uid, None)
-        for kept in (self._similar, self._written):
-            for key in [key for key in kept if key[0] == uid]:
-                del kept[key]  # type: ignore[arg-type]
+        self._told.pop(obj["metadata"]["uid"], None)
 
     async def _write_all(self) -> None:
         try:
@@ -83,15 +108,16 @@ class Recorder:
             self._busy = False
 
     async def _write(self, told: _Told) -> None:
-        uid = told.about["metadata"]["uid"]
-        message, combined = self._combine(told, uid)
-        if not self._afford(uid):
+        now = asyncio.get_running_loop().time()
+        about = self._told.setdefault(told.about["metadata"]["uid"], _About(at=now))
+        message, combined = about.combine(told, now)
+        if not about.afford(now):
             return
-        key = (uid, told.reason, "" if combined else message)
-        before = self._written.get(key)
+        key = (told.reason, "" if combined else message)
+        before = about.written.get(key)
         try:
             if before is None:
-                self._written[key] = await self._client.event(
+                about.written[key] = await self._client.event(
                     told.about,
                     told.reason,
                     message,
@@ -99,35 +125,16 @@ class Recorder:
                     self._source,
                     # client-go forgets the reporting component when it combines events.
                     reporting=not combined,
+                    host=self._host,
                 )
             else:
-                now = self._client.stamp()
-                change = {"count": before["count"] + 1, "message": message, "lastTimestamp": now}
-                self._written[key] = await self._client.patch(EVENTS, before, change)
+                change = {
+                    "count": before["count"] + 1,
+                    "message": message,
+                    "lastTimestamp": self._client.stamp(),
+                }
+                about.written[key] = await self._client.patch(EVENTS, before, change)
         except StatusError as refusal:
             if refusal.code >= 500:
                 raise
-            self._written.pop(key, None)
-
-    def _combine(self, told: _Told, uid: str) -> tuple[str, bool]:
-        now = asyncio.get_running_loop().time()
-        key = (uid, told.reason, told.warning)
-        similar = self._similar.setdefault(key, _Similar(last=now))
-        if now - similar.last > WINDOW:
-            similar = self._similar[key] = _Similar()
-        similar.last = now
-        similar.messages[told.message] = None
-        if len(similar.messages) < SIMILAR:
-            return told.message, False
-        similar.messages.popitem()
-        return _COMBINED + told.message, True
-
-    def _afford(self, uid: str) -> bool:
-        now = asyncio.get_running_loop().time()
-        budget = self._budgets.setdefault(uid, _Budget(at=now))
-        budget.tokens = min(BUDGET, budget.tokens + (now - budget.at) / REFILL)
-        budget.at = now
-        if budget.tokens < 1:
-            return False
-        budget.tokens -= 1
-        return True
+            about.written.pop(key, None)

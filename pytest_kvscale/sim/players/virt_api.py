@@ -7,10 +7,16 @@ from pytest_kvscale.sim.api import Admission
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object, StatusError
+from pytest_kvscale.sim.players import vmi_defaults
+from pytest_kvscale.sim.players.launcher_pod import PCI_TOPOLOGY
 from pytest_kvscale.sim.profile import Profile
 from pytest_kvscale.sim.resources import KUBEVIRTS, VMIS
 
-FINALIZER = "foregroundDeleteVirtualMachine"
+FINALIZERS = {
+    "0.46": "foregroundDeleteVirtualMachine",
+    "1.9": "kubevirt.io/foregroundDeleteVirtualMachine",
+}
+"""What keeps a VMI until virt-controller has seen its end, by version."""
 _VALIDATOR = "virtualmachineinstances-create-validator.kubevirt.io"
 
 
@@ -32,14 +38,22 @@ def vmi_admission(profile: Profile, calendar: Calendar, draws: Draws) -> Admissi
         if draws.chance(profile.faults.share("create_rejected", name), "create_rejected", name):
             raise _denied("rejected on request (profile: faults.create_rejected)")
         stamp = calendar.stamp()
-        finalizers = [*(metadata.get("finalizers") or []), FINALIZER]
+        finalizers = [*(metadata.get("finalizers") or []), FINALIZERS[profile.kubevirt.objects]]
+        metadata = {**metadata, "finalizers": [*dict.fromkeys(finalizers)]}
         # The webhook writes the whole spec anew, with what KubeVirt never leaves out.
-        domain = {"devices": {}, **spec["domain"]}
+        spec = {**spec, "domain": {"devices": {}, **spec["domain"]}}
+        more: Object = {}
+        if profile.kubevirt.objects == "1.9":
+            spec = vmi_defaults.spec(spec, draws, name)
+            more = vmi_defaults.status(spec)
+            annotations = {PCI_TOPOLOGY: "v3", **(metadata.get("annotations") or {})}
+            metadata["annotations"] = annotations
         return {
             **vmi,
-            "spec": {**spec, "domain": domain},
-            "metadata": {**metadata, "finalizers": [*dict.fromkeys(finalizers)]},
+            "metadata": metadata,
+            "spec": spec,
             "status": {
+                **more,
                 **_kept(vmi),
                 "phase": "Pending",
                 "phaseTransitionTimestamps": [

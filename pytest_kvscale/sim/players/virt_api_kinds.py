@@ -25,6 +25,18 @@ def denied(webhook: str, causes: list[Object]) -> StatusError:
     return StatusError(422, "Invalid", message, {"causes": causes})
 
 
+def fill_vm(vm: Object) -> Object:
+    """The VirtualMachine as its mutating webhook writes it: with what KubeVirt never leaves out."""
+    spec = vm.get("spec")
+    template = spec.get("template") if isinstance(spec, dict) else None
+    inner = template.get("spec") if isinstance(template, dict) else None
+    domain = inner.get("domain") if isinstance(inner, dict) else None
+    if not isinstance(domain, dict) or "devices" in domain:
+        return vm
+    inner = {**(inner or {}), "domain": {"devices": {}, **domain}}
+    return {**vm, "spec": {**(spec or {}), "template": {**(template or {}), "spec": inner}}}
+
+
 def check_vm(vm: Object) -> None:
     """Raise `StatusError` for a VirtualMachine that is refused."""
     spec = vm.get("spec")

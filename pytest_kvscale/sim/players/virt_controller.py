@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pytest_kvscale.sim import quantity
 from pytest_kvscale.sim.client import Client, condition_of, with_condition
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
@@ -14,14 +15,17 @@ from pytest_kvscale.sim.players.launcher_pod import (
     launcher_pod,
     overhead,
 )
+from pytest_kvscale.sim.players.recorder import Recorder
 from pytest_kvscale.sim.players.settings import Effective
 from pytest_kvscale.sim.players.team import Team, WorkQueue
-from pytest_kvscale.sim.players.virt_api import FINALIZER
+from pytest_kvscale.sim.players.virt_api import FINALIZERS
 from pytest_kvscale.sim.profile import Profile
 from pytest_kvscale.sim.resources import PODS, VMIS
 from pytest_kvscale.sim.store import Event
 
 _WORKERS = 10
+SOURCE = "virtualmachine-controller"
+"""What all controllers of virt-controller call themselves in events."""
 OBSERVED = ("kubevirt.io/latest-observed-api-version", "kubevirt.io/storage-observed-api-version")
 """Annotations virt-controller sets on whatever it looks at, before anything else."""
 VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
@@ -38,6 +42,8 @@ class VirtController:
         self._client = client
         self._profile = profile
         self._draws = draws
+        self._recorder = Recorder(team, client, SOURCE)
+        self._new = profile.kubevirt.objects == "1.9"
         self._qemu_timeout = settings.qemu_timeout
         self._vmis: dict[str, Object] = {}
         self._pods: dict[str, Object] = {}
@@ -56,6 +62,7 @@ class VirtController:
         uid = vmi["metadata"]["uid"]
         if event.type == "DELETED":
             self._vmis.pop(uid, None)
+            self._recorder.forget(vmi)
         else:
             self._vmis[uid] = vmi
             self._queue.add(uid)
@@ -86,6 +93,8 @@ class VirtController:
             await self._follow(vmi, pod)
         elif phase not in FINAL and pod is not None:
             await self._keep(vmi, pod, phase)
+        elif phase not in FINAL:
+            await self._fail(vmi, None)
 
     # Pending: until there is a pod ----------------------------------------------------------
 
@@ -99,20 +108,41 @@ class VirtController:
         elif condition_of(pod, UNPAUSED) is None:
             await self._mark_unpaused(pod)
         else:
-            ready = {
-                "type": "Ready",
-                "status": "False",
-                "lastProbeTime": self._client.stamp(),
-                "lastTransitionTime": self._client.stamp(),
-                "reason": "GuestNotRunning",
-                "message": "Guest VM is not reported as running",
-            }
+            needs = quantity.binary(overhead(self._profile, vmi))
             status = {
-                "conditions": with_condition(vmi, ready),
+                **self._ready(vmi, pod, "Scheduling"),
                 "launcherContainerImageVersion": image(self._profile, "virt-launcher"),
-                "memory": {"memoryOverhead": str(overhead(self._profile, vmi))},
+                **({"memory": {"memoryOverhead": needs}} if self._new else {}),
             }
             await self._client.update(VMIS, in_phase(vmi, "Scheduling", self._client, status))
+
+    def _ready(self, vmi: Object, pod: Object | None, phase: str) -> Object:
+        """The conditions with Ready as the pod and the phase have it."""
+        if pod is None:
+            reason = ("PodNotExists", "virt-launcher pod has not yet been scheduled")
+        elif ended(pod) or "deletionTimestamp" in pod["metadata"]:
+            reason = ("PodTerminating", "virt-launcher pod is terminating")
+        elif phase != "Running":
+            reason = ("GuestNotRunning", "Guest VM is not reported as running")
+        else:
+            return {"conditions": (vmi["status"].get("conditions")) or []}
+        held = condition_of(vmi, "Ready") or {}
+        if (held.get("reason"), held.get("message")) == reason:
+            return {"conditions": vmi["status"]["conditions"]}
+        now = self._client.stamp()
+        ready = {
+            "lastProbeTime": now,
+            "lastTransitionTime": now,
+            "message": reason[1],
+            "reason": reason[0],
+            "status": "False",
+            "type": "Ready",
+        }
+        return {"conditions": with_condition(vmi, ready)}
+
+    async def _fail(self, vmi: Object, pod: Object | None) -> None:
+        status = self._ready(vmi, pod, "Failed")
+        await self._client.update(VMIS, in_phase(vmi, "Failed", self._client, status))
 
     async def _make_pod(self, vmi: Object) -> None:
         metadata = vmi["metadata"]
@@ -126,7 +156,7 @@ class VirtController:
             self._expected.discard(metadata["uid"])
             raise
         message = f"Created virtual machine pod {made['metadata']['name']}"
-        await self._client.event(vmi, "SuccessfulCreate", message)
+        self._recorder.tell(vmi, "SuccessfulCreate", message)
 
     async def _mark_unpaused(self, pod: Object) -> None:
         condition = {
@@ -144,19 +174,30 @@ class VirtController:
 
     async def _follow(self, vmi: Object, pod: Object | None) -> None:
         if pod is None or ended(pod):
-            await self._client.update(VMIS, in_phase(vmi, "Failed", self._client, {}))
+            await self._fail(vmi, pod)
             return
         node = pod["spec"].get("nodeName", "")
         if condition_of(pod, UNPAUSED) is None:
             await self._mark_unpaused(pod)
             return
+        conditions = vmi["status"].get("conditions") or []
         if _containers_ready(pod):
             labelled = merge(vmi, {"metadata": {"labels": {NODE_LABEL: node}}})
+            address = {"ipAddress": pod["status"].get("podIP")}
             status = {
-                "nodeName": node,
                 "activePods": {pod["metadata"]["uid"]: node},
-                "interfaces": [{"name": "default", "ipAddress": pod["status"].get("podIP")}],
-            }
+                "conditions": [e for e in conditions if e["type"] != "PodScheduled"],
+                "interfaces": [{
+                    "name": "default", **({"podInterfaceName": "eth0"} if self._new else address),
+                }],
+                "nodeName": node,
+            }  # fmt: skip
+            if self._new:
+                volumes = [
+                    {"name": each["name"], "target": ""} for each in vmi["spec"].get("volumes", [])
+                ]
+                status["migrationTransport"] = "Unix"
+                status["volumeStatus"] = volumes
             await self._client.update(VMIS, in_phase(labelled, "Scheduled", self._client, status))
             return
         status = {
@@ -165,9 +206,9 @@ class VirtController:
         }
         changed = merge(vmi, {"status": status})
         scheduled = condition_of(pod, "PodScheduled")
-        kept = [each for each in changed["status"]["conditions"] if each["type"] != "PodScheduled"]
+        kept = [each for each in conditions if each["type"] != "PodScheduled"]
         if scheduled is not None and scheduled["status"] == "False":
-            kept.append({"lastProbeTime": None, **scheduled})
+            kept.append({k: v for k, v in scheduled.items() if k != "observedGeneration"})
         changed = merge(changed, {"status": {"conditions": kept}})
         if changed != vmi:
             await self._client.update(VMIS, changed)
@@ -176,7 +217,7 @@ class VirtController:
 
     async def _keep(self, vmi: Object, pod: Object, phase: str) -> None:
         if phase == "Scheduled" and ended(pod):
-            await self._client.update(VMIS, in_phase(vmi, "Failed", self._client, {}))
+            await self._fail(vmi, pod)
         elif NODE_LABEL not in pod["metadata"]["labels"]:
             label = {NODE_LABEL: vmi["status"]["nodeName"]}
             await self._client.patch(PODS, pod, {"metadata": {"labels": label}})
@@ -187,26 +228,18 @@ class VirtController:
         if pod is not None and "deletionTimestamp" not in pod["metadata"]:
             await self._client.delete(PODS, pod)
             message = f"Deleted virtual machine pod {pod['metadata']['name']}"
-            await self._client.event(vmi, "SuccessfulDelete", message)
+            self._recorder.tell(vmi, "SuccessfulDelete", message)
         elif phase in ("Pending", "Scheduling"):
-            await self._client.update(VMIS, in_phase(vmi, "Failed", self._client, {}))
+            await self._fail(vmi, pod)
         elif pod is not None:
-            ready = condition_of(vmi, "Ready") or {}
-            if phase in FINAL and ready.get("reason") != "PodTerminating":
-                terminating = {
-                    "type": "Ready",
-                    "status": "False",
-                    "lastProbeTime": self._client.stamp(),
-                    "lastTransitionTime": ready.get("lastTransitionTime", self._client.stamp()),
-                    "reason": "PodTerminating",
-                    "message": "virt-launcher pod is terminating",
-                }
-                status = {"conditions": with_condition(vmi, terminating)}
-                await self._client.update(VMIS, merge(vmi, {"status": status}))
+            ready = self._ready(vmi, pod, phase)
+            if phase in FINAL and ready["conditions"] != vmi["status"].get("conditions"):
+                await self._client.update(VMIS, merge(vmi, {"status": ready}))
         elif phase not in FINAL:
-            await self._client.update(VMIS, in_phase(vmi, "Failed", self._client, {}))
+            await self._fail(vmi, pod)
         elif VM_FINALIZER not in (vmi["metadata"].get("finalizers") or []):
-            left = [each for each in vmi["metadata"].get("finalizers") or [] if each != FINALIZER]
+            own = FINALIZERS.values()
+            left = [each for each in vmi["metadata"].get("finalizers") or [] if each not in own]
             await self._client.patch(VMIS, vmi, {"metadata": {"finalizers": left}})
 
 

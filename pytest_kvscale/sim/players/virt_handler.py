@@ -9,6 +9,7 @@ from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.machine import Machine
 from pytest_kvscale.sim.players.launcher_pod import grace_period
+from pytest_kvscale.sim.players.recorder import Recorder
 from pytest_kvscale.sim.players.settings import Effective
 from pytest_kvscale.sim.players.team import RETRY_SECONDS, Team
 from pytest_kvscale.sim.players.virt_controller import FINAL, in_phase
@@ -35,6 +36,7 @@ class VirtHandler:
         self._draws = draws
         self._machine = machine
         self._node = node
+        self._recorder = Recorder(team, client, "virt-handler", node)
         self._vmis: dict[str, Object] = {}
         self._starting: set[str] = set()
         self._ending: set[str] = set()
@@ -51,6 +53,7 @@ class VirtHandler:
         uid, name = vmi["metadata"]["uid"], vmi["metadata"]["name"]
         if event.type == "DELETED":
             self._vmis.pop(uid, None)
+            self._recorder.forget(vmi)
             self._starting.discard(uid)
             self._ending.discard(uid)
             return
@@ -73,11 +76,10 @@ class VirtHandler:
         pod_uid = next(iter(vmi["status"]["activePods"]))
         if not await self._machine.define_domain(pod_uid, name):
             return
-        ready = {"type": "Ready", "status": "True", "lastTransitionTime": self._client.stamp()}
+        ready = self._ready("True")
         if await self._move(uid, {"Scheduled": "Running"}, ready):
-            await self._client.event(
-                self._vmis.get(uid, vmi), "Started", "VirtualMachineInstance started."
-            )
+            about = self._vmis.get(uid, vmi)
+            self._recorder.tell(about, "Started", "VirtualMachineInstance started.")
             self._team.spawn(self._watch_guest(uid, pod_uid), f"virt-handler watches {name}")
 
     async def _watch_guest(self, uid: str, pod_uid: str) -> None:
@@ -88,11 +90,9 @@ class VirtHandler:
         vmi = self._vmis.get(uid)
         if vmi is not None and "deletionTimestamp" not in vmi["metadata"]:
             message = "The VirtualMachineInstance crashed."
-            not_ready = {
-                "type": "Ready", "status": "False", "lastTransitionTime": self._client.stamp(),
-            }  # fmt: skip
+            not_ready = self._ready("False")
             if await self._move(uid, {"Running": "Failed"}, not_ready):
-                await self._client.event(vmi, "Stopped", message, warning=True)
+                self._recorder.tell(vmi, "Stopped", message, warning=True)
 
     async def _end(self, uid: str) -> None:
         vmi = self._vmis[uid]
@@ -105,12 +105,15 @@ class VirtHandler:
         launcher = self._machine.launcher(pod_uid)
         if launcher is not None and launcher.defined and self._profile.times.guest_ignores_shutdown:
             await asyncio.sleep(grace_period(vmi))
+        if launcher is not None and launcher.defined:
+            await asyncio.sleep(self._profile.times.guest_stop)
         await self._client.process.work(self._profile.times.sync)
         self._machine.end_launcher(pod_uid, 0)
-        not_ready = {
-            "type": "Ready", "status": "False", "lastTransitionTime": self._client.stamp(),
-        }  # fmt: skip
+        not_ready = self._ready("False")
         await self._move(uid, {"Scheduled": "Failed", "Running": "Succeeded"}, not_ready)
+
+    def _ready(self, status: str) -> Object:
+        return {"lastTransitionTime": self._client.stamp(), "status": status, "type": "Ready"}
 
     async def _move(self, uid: str, moves: dict[str, str], ready: Object) -> bool:
         """Move the VMI from the phase it is in to the next one, if `moves` names one."""

@@ -76,7 +76,10 @@ class VirtOperator:
         for resource, name, replicas in _PARTS:
             part = {
                 "metadata": {"name": name, "annotations": {GENERATION: "1"}},
-                "spec": {"replicas": replicas} if resource is DEPLOYMENTS else {},
+                "spec": {
+                    **({"replicas": replicas} if resource is DEPLOYMENTS else {}),
+                    **_pods_of(name, version),
+                },
                 "status": _part_status(resource, replicas, updated=replicas),
             }
             api.create(resource, kubevirt.namespace, part, by=writer)
@@ -116,27 +119,38 @@ class VirtOperator:
             if not restarts.get(name):
                 await self._client.patch(resource, part, stamp)
                 continue
-            status = _part_status(resource, replicas, updated=0)
+            status = _part_status(resource, replicas, 0, part["metadata"]["generation"])
             part = await self._client.update(resource, merge(part, stamp))
             part = await self._client.patch(resource, part, {"status": status}, status=True)
             await asyncio.sleep(self._profile.times.rollout)
             self._restarted(name, wanted)
             if name == "virt-handler":
                 await asyncio.sleep(self._profile.times.device_plugin)
-            status = _part_status(resource, replicas, updated=replicas)
+            status = _part_status(resource, replicas, replicas, part["metadata"]["generation"])
             await self._client.patch(resource, part, {"status": status}, status=True)
 
 
-def _part_status(resource: Resource, replicas: int, updated: int) -> Object:
+def _pods_of(name: str, version: str) -> Object:
+    """Which pods a component has, and of what they are made."""
+    labels = {"kubevirt.io": name}
+    container = {"name": name, "image": f"quay.io/kubevirt/{name}:{version}"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    return {"selector": {"matchLabels": labels}, "template": template}
+
+
+def _part_status(resource: Resource, replicas: int, updated: int, generation: int = 1) -> Object:
     if resource is DEPLOYMENTS:
         return {
+            "observedGeneration": generation,
             "replicas": replicas,
             "updatedReplicas": updated,
             "readyReplicas": updated,
             "availableReplicas": updated,
         }
     return {
+        "observedGeneration": generation,
         "desiredNumberScheduled": replicas,
+        "numberMisscheduled": 0,
         "currentNumberScheduled": replicas,
         "updatedNumberScheduled": updated,
         "numberReady": updated,

@@ -13,7 +13,7 @@ from pytest_kvscale.sim.patch import merge
 from pytest_kvscale.sim.players import vm_status, vm_strategy
 from pytest_kvscale.sim.players.recorder import Recorder
 from pytest_kvscale.sim.players.team import Team, WorkQueue
-from pytest_kvscale.sim.players.virt_controller import OBSERVED, VM_FINALIZER
+from pytest_kvscale.sim.players.virt_controller import OBSERVED, SOURCE, VM_FINALIZER
 from pytest_kvscale.sim.players.vm_status import GENERATION, Trouble
 from pytest_kvscale.sim.players.vm_strategy import FINAL, Step, phase_of
 from pytest_kvscale.sim.profile import Profile
@@ -23,7 +23,6 @@ from pytest_kvscale.sim.store import Event
 _WORKERS = 10
 _RETRY, _LONGEST_RETRY = 0.005, 1000.0
 """Seconds until a start or stop that failed is tried again: doubled each time."""
-SOURCE = "virtualmachine-controller"
 
 
 class VmController:

@@ -1,0 +1,222 @@
+"""Whether an object that a client sends has the fields its kind has, and values of their types.
+
+For built-in kinds a value of a wrong type is an object that cannot be read (400); for custom ones
+it is an object that breaks its definition (422). Fields that a kind does not have are left out;
+`fieldValidation` says whether they are an error, a warning or nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pytest_kvscale.sim import errors, quantity, schema
+from pytest_kvscale.sim.errors import Object
+from pytest_kvscale.sim.resources import Resource
+from pytest_kvscale.sim.schema import Type
+
+IGNORE, WARN, STRICT = "Ignore", "Warn", "Strict"
+_OWN = ("apiVersion", "kind", "metadata")
+"""What is checked for all kinds alike, elsewhere."""
+_MOST_WARNINGS = 10
+_NAMES = {"struct": "object", "map": "object", "list": "array"}
+
+
+class FieldCheck:
+    """Checks the fields of the objects of one request."""
+
+    def __init__(self, mode: str, doubled: list[str]) -> None:
+        self._mode = mode or WARN
+        self._doubled = doubled
+        self.warnings: list[str] = []
+        """What the client is to be warned of."""
+
+    def read(self, resource: Resource, obj: Object, old: Object | None = None) -> Object:
+        """The object without what its kind does not have; 400 for one that cannot be read.
+
+        Parts that are as they were in `old` are not looked at.
+        """
+        kind = schema.of(resource)
+        unknown = [f'duplicate field "{each}"' for each in self._doubled]
+        result = dict(obj)
+        for key, value in obj.items():
+            if old is not None and old.get(key) == value:
+                continue
+            if key not in _OWN:
+                result = self._top_level(resource, kind, result, key, value, unknown)
+        metadata = obj.get("metadata")
+        if isinstance(metadata, dict) and (old is None or metadata != old.get("metadata")):
+            known = schema.named(schema.OBJECT_META)
+            result["metadata"] = _known(metadata, known, "metadata", unknown)
+        self._tell(resource, unknown)
+        return result
+
+    def _top_level(
+        self, resource: Resource, kind: Type, obj: Object, key: str, value: Any,
+        unknown: list[str],
+    ) -> Object:  # fmt: skip
+        declared = kind.field(key)
+        if declared is None:
+            if kind.open:
+                return obj
+            unknown.append(f'unknown field "{key}"')
+            return {each: held for each, held in obj.items() if each != key}
+        if not resource.custom:
+            problem = next(_type_problems(value, declared, key, False), None)
+            if problem is not None:
+                field, found, expected = problem
+                raise errors.bad_request(
+                    f'{resource.kind} in version "{resource.version}" cannot be handled as a '
+                    f"{resource.kind}: json: cannot unmarshal {_of(found)} into Go struct field "
+                    f"{resource.kind}.{field} of type {expected}"
+                )
+        return {**obj, key: _known(value, declared, key, unknown)}
+
+    def _tell(self, resource: Resource, unknown: list[str]) -> None:
+        if not unknown or self._mode == IGNORE:
+            return
+        if self._mode == STRICT:
+            raise errors.bad_request(
+                f'{resource.kind} in version "{resource.version}" cannot be handled as a '
+                f"{resource.kind}: strict decoding error: {', '.join(unknown)}"
+            )
+        self.warnings += unknown[:_MOST_WARNINGS]
+
+    @staticmethod
+    def problems(resource: Resource, obj: Object, old: Object | None) -> Iterator[Object]:
+        """Causes for which the definition of a custom kind refuses an object."""
+        kind = schema.of(resource)
+        for key in kind.required:
+            if key not in obj:
+                yield errors.required(key)
+        for key, value in obj.items():
+            declared = kind.field(key)
+            if key in _OWN or declared is None or (old is not None and old.get(key) == value):
+                continue
+            for field, found, expected in _type_problems(value, declared, key, True):
+                why = f"{field} in body must be of type {expected}: {json.dumps(_of(found))}"
+                yield {
+                    **errors.invalid_value(field, _of(found), why),
+                    "reason": "FieldValueTypeInvalid",
+                }
+            for field in _missing(value, declared, key):
+                yield errors.required(field)
+
+
+# Walking ----------------------------------------------------------------------------------------
+
+
+def _known(value: Any, kind: Type, path: str, unknown: list[str]) -> Any:
+    """The value without fields that are not declared; those are noted."""
+    if kind.form == "struct" and isinstance(value, dict):
+        if kind.open:
+            return value
+        kept = {}
+        for key, each in value.items():
+            declared = kind.field(key)
+            if declared is None:
+                unknown.append(f'unknown field "{path}.{key}"')
+            else:
+                kept[key] = _known(each, declared, f"{path}.{key}", unknown)
+        return kept
+    if kind.form == "map" and isinstance(value, dict):
+        return {
+            key: _known(each, kind.element, f"{path}.{key}", unknown) for key, each in value.items()
+        }
+    if kind.form == "list" and isinstance(value, list):
+        return [
+            _known(each, kind.element, f"{path}[{index}]", unknown)
+            for index, each in enumerate(value)
+        ]
+    return value
+
+
+def _type_problems(
+    value: Any, kind: Type, path: str, custom: bool
+) -> Iterator[tuple[str, Any, str]]:
+    """Where a value is not of its type: field, value, and what is expected."""
+    if kind.form == "any" or (value is None and (not custom or kind.form == "scalar")):
+        return
+    if kind.form == "scalar":
+        if not fits(value, kind.scalar, custom):
+            yield path, value, _expected(kind.scalar)
+        return
+    if kind.form == "list" and isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _type_problems(each, kind.element, f"{path}[{index}]", custom)
+    elif kind.form != "list" and isinstance(value, dict):
+        for key, each in value.items():
+            declared = kind.element if kind.form == "map" else kind.field(key)
+            if declared is not None:
+                yield from _type_problems(each, declared, f"{path}.{key}", custom)
+    else:
+        yield path, value, _NAMES[kind.form]
+
+
+def _missing(value: Any, kind: Type, path: str) -> Iterator[str]:
+    """The fields that must be there and are not."""
+    if kind.form == "list" and isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _missing(each, kind.element, f"{path}[{index}]")
+    elif kind.form in ("map", "struct") and isinstance(value, dict):
+        for key in kind.required:
+            if key not in value:
+                yield f"{path}.{key}"
+        for key, each in value.items():
+            declared = kind.element if kind.form == "map" else kind.field(key)
+            if declared is not None:
+                yield from _missing(each, declared, f"{path}.{key}")
+
+
+def fits(value: Any, scalar: str, custom: bool) -> bool:
+    """Whether a value is one of this scalar type."""
+    if isinstance(value, bool):
+        return scalar == "boolean"
+    match scalar:
+        case "string" | "bytes" | "time":
+            fitting = isinstance(value, str)
+        case "integer":
+            whole = custom and isinstance(value, float) and value % 1 == 0
+            fitting = isinstance(value, int) or whole
+        case "number":
+            fitting = isinstance(value, int | float)
+        case "quantity":
+            fitting = _is_quantity(value, custom)
+        case "int-or-string":
+            fitting = isinstance(value, int | str)
+        case _:
+            fitting = scalar != "boolean"
+    return fitting
+
+
+def _is_quantity(value: Any, custom: bool) -> bool:
+    if custom or not isinstance(value, int | str | float):
+        # A definition asks for a pattern, which admission looks at.
+        return isinstance(value, int | str)
+    try:
+        quantity.parse(value)
+    except ValueError:
+        return False
+    return True
+
+
+_EXPECTED = {
+    "quantity": "integer,string", "int-or-string": "integer,string", "time": "string",
+    "bytes": "string",
+}  # fmt: skip
+
+
+def _expected(scalar: str) -> str:
+    return _EXPECTED.get(scalar, scalar)
+
+
+def _of(value: Any) -> str:
+    """What a value is, in the words of its type error."""
+    for kind, name in (
+        (bool, "boolean"), (str, "string"), (int, "integer"), (float, "number"), (dict, "object"),
+        (list, "array"),
+    ):  # fmt: skip
+        if isinstance(value, kind):
+            return name
+    return "null"
