@@ -187,7 +187,7 @@ class ComponentPods:
         for stored in store.all(REPLICA_SETS, self.namespace):
             if stored.obj["metadata"]["name"] == name:
                 found = stored.obj
-            elif stored.obj["metadata"]["ownerReferences"][0]["uid"] == owner["metadata"]["uid"]:
+            elif owner["metadata"]["uid"] in _owners(stored.obj):
                 store.remove(REPLICA_SETS, stored.obj)
         if found is not None:
             return found
@@ -273,3 +273,8 @@ def _placed(runs: Runs) -> Object:
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}},
         "schedulerName": "none",
     }
+
+
+def _owners(obj: Object) -> list[str]:
+    """The uids of an object's owners."""
+    return [each["uid"] for each in obj["metadata"].get("ownerReferences") or []]
