@@ -144,6 +144,11 @@ class LevelRun:
         """When everything was over (loop time)."""
 
     @property
+    def is_abandoned(self) -> bool:
+        """Whether it has begun, and nobody waited for its end."""
+        return bool(self._start) and self.end is None
+
+    @property
     def level(self) -> int:
         """How many VMIs it is to be."""
         return self._plan.level

@@ -106,7 +106,7 @@ class Levels:
             counted = run.connection.run(work)
         except KeyboardInterrupt:
             problem = "the level was interrupted"
-            if running.end is None:
+            if running.is_abandoned:
                 run.undoing.abandoned = True
                 raise AbandonedError(self._left(running)) from None
             raise
@@ -236,7 +236,7 @@ class Levels:
             run.connection.run(running.run())
         except KeyboardInterrupt:
             interrupted = True
-            if running.end is None:
+            if running.is_abandoned:
                 run.undoing.abandoned = True
                 raise AbandonedError(self._left(running)) from None
             raise

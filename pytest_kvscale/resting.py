@@ -100,7 +100,7 @@ class Resting:
             sight = await cooldown.look(self._client(), node)
         except (ApiError, LostConnectionError, TimeoutError):
             return None
-        return sight.taken
+        return sight.carried
 
     def ended(self, at: float | None) -> None:
         """A level has ended at this moment (loop time), or nobody waited for its end."""

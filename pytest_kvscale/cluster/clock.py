@@ -111,11 +111,14 @@ class RealClock:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """See `Clock.run`."""
         result: concurrent.futures.Future[T] = concurrent.futures.Future()
+        begin = asyncio.Event()
 
         async def guarded() -> None:
             try:
+                await begin.wait()
                 result.set_result(await work)
             except BaseException as problem:
+                work.close()  # It may never have begun.
                 result.set_exception(problem)
                 if not isinstance(problem, Exception | asyncio.CancelledError):
                     raise
@@ -126,6 +129,8 @@ class RealClock:
             raise KeyboardInterrupt
 
         with _ctrl_c_cancels(task, self.loop, abandon):
+            # Not before: a Ctrl-C would leave it running with nobody to wait for it.
+            self.loop.call_soon_threadsafe(begin.set)
             return result.result()
 
     def close(self) -> None:

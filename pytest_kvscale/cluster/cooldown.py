@@ -18,6 +18,7 @@ from decimal import Decimal
 
 from pytest_kvscale import durations
 from pytest_kvscale.cluster import system
+from pytest_kvscale.cluster.busy import IN_FLIGHT, in_flight, queued
 from pytest_kvscale.cluster.client import (
     NAMESPACES,
     PODS,
@@ -41,6 +42,8 @@ LABEL = "kvscale.io/last-level"
 _PATIENCE = 60.0
 _DATA = "level"
 _SHOWN = 3
+_OURS = 5
+"""Requests in flight that may be our own, or anybody's."""
 
 
 class NotSettledError(Exception):
@@ -143,8 +146,16 @@ class Sight:
     """Pods on the node that are going."""
     taken: Mapping[str, Decimal]
     """What pods on the node have asked for."""
-    queues: Sequence[str] = ()
-    """Work queues and the API, where their metrics say that they are busy."""
+    queued: Decimal | None = None
+    """What lies in virt-controller's work queues, where its metrics may be read."""
+    in_flight: Decimal | None = None
+    """Requests the API works on, where its metrics may be read."""
+
+    @property
+    def carried(self) -> dict[str, Decimal]:
+        """What a later sight is compared with."""
+        in_flight = {} if self.in_flight is None else {IN_FLIGHT: self.in_flight}
+        return {**self.taken, **in_flight}
 
 
 def moving(sight: Sight, before: Mapping[str, Decimal] | None) -> list[str]:
@@ -158,7 +169,12 @@ def moving(sight: Sight, before: Mapping[str, Decimal] | None) -> list[str]:
         former = None if before is None else before.get(key, Decimal(0))
         if former is not None and value > former:
             found.append(f"the node carries {value:f} of {key}, {former:f} before")
-    return [*found, *sight.queues]
+    if sight.queued:
+        found.append(f"virt-controller's work queues hold {sight.queued:f}")
+    calm = (before or {}).get(IN_FLIGHT)
+    if sight.in_flight is not None and calm is not None and sight.in_flight > calm + _OURS:
+        found.append(f"the API works on {sight.in_flight:f} requests, {calm:f} before")
+    return found
 
 
 Look = Callable[[], Awaitable[Sight]]
@@ -176,7 +192,7 @@ async def look(client: Client, node: str) -> Sight:
              if each["metadata"].get("deletionTimestamp")]  # fmt: skip
     there = [each for each in pods if (each.get("status") or {}).get("phase") not in
              ("Succeeded", "Failed")]  # fmt: skip
-    return Sight(ours, going, taken(there))
+    return Sight(ours, going, taken(there), await queued(client), await in_flight(client))
 
 
 class Rest:

@@ -65,14 +65,16 @@ class Own:
         }
         self._unsure = False
         """It may have been made, and no answer said so."""
+        self._under_way: asyncio.Future[Object] | None = None
+        """A create that was given up before it was answered."""
+        self._made: Object | None = None
 
     async def make(self, deadline: float) -> Object | None:
         """Make the namespace; None if there is one already, which is then used and kept."""
-        client = self._client
         if self._there:
             return None
         try:
-            made = await repeat_until(deadline, lambda: client.create(NAMESPACES, "", self._wanted))
+            made = await repeat_until(deadline, self._create)
         except ApiError as problem:
             self._unsure = problem.passing
             if problem.code != 409:
@@ -103,8 +105,26 @@ class Own:
             return not (missing or problem.passing)
         return True
 
+    async def _create(self) -> Object:
+        # A task of its own: who gives it up still has an answer to wait for.
+        create = self._client.create(NAMESPACES, "", self._wanted)
+        self._under_way = asyncio.ensure_future(create)
+        try:
+            self._made = await asyncio.shield(self._under_way)
+        finally:
+            if self._under_way.done():
+                self._under_way = None
+        return self._made
+
     async def find(self, deadline: float) -> Object | None:
-        """The namespace, if it was made and no answer said so."""
+        """The namespace, if it was made and nobody waited to be told."""
+        if self._made is not None:
+            return self._made
+        if self._under_way is not None:
+            try:
+                return await self._under_way
+            except (ApiError, LostConnectionError, TimeoutError) as problem:
+                self._unsure = not isinstance(problem, ApiError) or problem.passing
         if not self._unsure:
             return None
         try:

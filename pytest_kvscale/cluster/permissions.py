@@ -119,9 +119,12 @@ def _extras(intent: Intent) -> Iterator[Need]:
     yield from _each(("get",), "", "pods/log", intent.namespace, logs)
     yield from _each(("get",), "", "services/proxy", "", "metrics are not read")
     yield from _each(("get", "list"), "", "services", "", "no Prometheus is looked for")
-    spent = "what the control plane spent is unknown where there is no Prometheus"
-    yield from _each(("get",), "", "pods/proxy", "", spent)
-    if not intent.makes_namespace:
+    inside = "how busy KubeVirt is, and without a Prometheus what it spent, are unknown"
+    yield from _each(("get",), "", "pods/proxy", "", inside)
+    if intent.makes_namespace:
+        early = "the first pods may come before their namespace is furnished"
+        yield from _each(("get",), "", "serviceaccounts", intent.namespace, early)
+    else:
         for resource in ("resourcequotas", "limitranges"):
             yield from _each(("list",), "", resource, intent.namespace, f"{resource} are unknown")
 

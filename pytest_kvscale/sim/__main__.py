@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from pytest_kvscale.errors import ConfigurationError
-from pytest_kvscale.sim import profile
+from pytest_kvscale.sim import node_profile, profile
 from pytest_kvscale.sim.authentication import Gate, read_tokens
 from pytest_kvscale.sim.clock import this_moment
 from pytest_kvscale.sim.cluster import EmbeddedCluster
@@ -18,7 +18,10 @@ from pytest_kvscale.sim.tls import Authority
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run until interrupted; returns the exit code."""
+    """Run until interrupted; returns the exit code. `profile` does something else: see there."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["profile"]:
+        return node_profile.main(given[1:])
     parser = argparse.ArgumentParser(prog="python -m pytest_kvscale.sim", description=__doc__)
     parser.add_argument(
         "--profile", default="blog-2021", metavar="NAME|FILE",
@@ -53,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--api-only", action="store_true",
         help="serve the API alone: no node, no KubeVirt, no webhooks; objects stay as written",
     )  # fmt: skip
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     try:
         chosen = _with_limits(profile.load(options.profile), options)
         gate = _gate(options)

@@ -19,6 +19,7 @@ from pytest_kvscale.sim import (
     object_meta,
     ownership,
     patch,
+    workloads,
 )
 from pytest_kvscale.sim.changes import (
     NOT_OF_CLIENTS,
@@ -146,6 +147,8 @@ class Api:
             *object_meta.problems_of_new(resource, obj["metadata"]),
             *(kind_rules.problems(resource, obj, None) if name else ()),
         ]
+        if fields is not None:
+            causes += workloads.problems(resource, obj)
         if name and resource in self.rules:
             self.rules[resource](obj)
         if resource.custom:

@@ -267,6 +267,11 @@ def load(name: str) -> Profile:
     return validate(Profile, _resolve(name, ()), f"the profile {name}")
 
 
+def derived(base: str, content: dict[str, Any], what: str) -> Profile:
+    """The profile that extends another one by this content; `what` names it in errors."""
+    return validate(Profile, _overlay(_resolve(base, ()), content), what)
+
+
 def _resolve(name: str, seen: tuple[str, ...], beside: Path | None = None) -> dict[str, Any]:
     path = _find(name, beside)
     if str(path) in seen:

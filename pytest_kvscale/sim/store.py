@@ -201,7 +201,9 @@ class _Table:
         if namespace:
             low = bisect.bisect_left(self.paths, f"{namespace}/")
             high = bisect.bisect_left(self.paths, f"{namespace}0")  # '0' follows '/'
-        return (max(low, bisect.bisect_right(self.paths, after)) if after else low), high
+        if after:
+            low = min(max(low, bisect.bisect_right(self.paths, after)), high)
+        return low, high
 
     def undone(self, version: int) -> dict[str, Stored | None]:
         """What was at the paths that have changed since a version; None: nothing."""

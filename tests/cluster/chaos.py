@@ -28,8 +28,8 @@ Json = dict[str, Any]
 LEVEL = 12
 LONGEST = 12 * 3600.0
 """Seconds of cluster time after which a run hangs."""
-OVER = 7200.0
-"""Seconds after which no fault befalls anything any more."""
+OVER = 600.0
+"""Seconds until the next run, in which what was under way comes to its end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +93,7 @@ async def _play(folder: Path, seed: int) -> Remains:
             await asyncio.wait((work,))
         if not killed:
             work.result()
+        cluster.faults.remove()
         await asyncio.sleep(OVER)
         await _next_run(client, folder / f"state-{seed}")
         left = [

@@ -8,8 +8,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from pytest_kvscale.cluster import cooldown, system
+from pytest_kvscale.cluster.busy import IN_FLIGHT, in_flight, queued, total
 from pytest_kvscale.cluster.choose import Connection
 from pytest_kvscale.cluster.client import NAMESPACES, VMIS
 from pytest_kvscale.cluster.clock import VirtualClock
@@ -25,6 +27,8 @@ from pytest_kvscale.cluster.cooldown import (
     remember,
 )
 from pytest_kvscale.cluster.system import CONFIG_MAPS, NAMESPACE
+from pytest_kvscale.options import Settings
+from pytest_kvscale.session import Run
 from tests.cluster.scripted import answering, status
 
 CALM = Sight((), (), {"pods": Decimal(3)})
@@ -42,8 +46,11 @@ BEFORE = {"pods": Decimal(3)}
         (Sight(["pods a", "pods b", "pods c", "pods d"], (), {}), None,
          ["of runs there is still pods a, pods b, pods c and 1 more"]),
         (Sight((), ["x"], {}), None, ["pods are going: x"]),
-        (Sight((), (), {}, ["virt-controller's queues hold 3"]), None,
-         ["virt-controller's queues hold 3"]),
+        (Sight((), (), {}, Decimal(3)), None, ["virt-controller's work queues hold 3"]),
+        (Sight((), (), {}, Decimal(0), Decimal(40)), None, []),
+        (Sight((), (), {}, Decimal(0), Decimal(7)), {IN_FLIGHT: Decimal(2)}, []),
+        (Sight((), (), {}, Decimal(0), Decimal(40)), {IN_FLIGHT: Decimal(2)},
+         ["the API works on 40 requests, 2 before"]),
     ],
 )  # fmt: skip
 def test_what_moves_is_named(sight: Sight, before: Mapping[str, Decimal] | None, said: Any) -> None:
@@ -192,8 +199,78 @@ def test_a_cluster_with_something_of_a_run_is_seen_to_move(
         return before, await cooldown.look(client, "node")
 
     before, during = connection.run(work())
-    assert moving(before, before.taken) == []
+    assert moving(before, before.carried) == []
     assert len(during.ours) == 3
-    said = moving(during, before.taken)
+    said = moving(during, before.carried)
     assert any("of memory" in each for each in said)
     assert any("of devices.kubevirt.io/kvm" in each for each in said)
+
+
+METRICS = """# HELP kubevirt_workqueue_depth Current depth of workqueue
+# TYPE kubevirt_workqueue_depth gauge
+kubevirt_workqueue_depth{name="virt-controller-vmi"} 3
+kubevirt_workqueue_depth{name="virt-controller-pods"} 1.5
+kubevirt_workqueue_depth_seconds{name="other"} 9
+apiserver_current_inflight_requests{request_kind="mutating"} 2
+apiserver_current_inflight_requests{request_kind="readOnly"} 1
+"""
+
+
+def test_metrics_are_summed() -> None:
+    assert total(METRICS, "workqueue_depth") == Decimal("4.5")
+    assert total(METRICS, "absent") is None
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_metrics_are_read_where_they_may_be(clock: VirtualClock, allowed: bool) -> None:
+    pods = [{"metadata": {"name": f"virt-controller-{each}", "namespace": "kubevirt"}}
+            for each in "ab"]  # fmt: skip
+
+    async def answer(request: Any) -> Any:
+        if request.path == "/api/v1/pods":
+            assert request.query["labelSelector"] == "kubevirt.io=virt-controller"
+            return web.json_response({"items": pods})
+        if not allowed:
+            return status(403, "Forbidden")
+        known = ("/metrics", *(
+            f"/api/v1/namespaces/kubevirt/pods/https:virt-controller-{each}:8443/proxy/metrics"
+            for each in "ab"
+        ))  # fmt: skip
+        return web.Response(text=METRICS) if request.path in known else status(404)
+
+    async def work() -> tuple[Decimal | None, Decimal | None]:
+        async with answering(answer) as (client, _):
+            return await queued(client), await in_flight(client)
+
+    assert clock.run(work()) == ((Decimal(9), Decimal(3)) if allowed else (None, None))
+
+
+def test_another_runs_last_level_is_rested_from(connect: Callable[..., Connection]) -> None:
+    connection, told = connect(), list[str]()
+
+    def run(name: str) -> Run:
+        made = Run(Settings(cluster="sim"), name)
+        made._connection, made._identity = connection, connection.identity
+        made.tell = told.append
+        return made
+
+    first, second = run("first"), run("second")
+    first.levels.cool_down(3)
+    assert first.levels._resting.as_json()["waited"] == 0
+    connection.run(system.ensure(connection.client))
+    first.levels._resting.ended(connection.run(moment()))
+    connection.run(asyncio.sleep(600))
+    second.levels.cool_down(3)
+    found = second.levels._resting.as_json()
+    assert (found["required"], found["settled"]) == (3600, True)
+    assert 2995 < found["waited"] < 3005
+    assert told[0] == "the last level on this cluster ended 10m ago (run first)"
+    assert told[1].startswith("resting 50m before level 3")
+    third = run("third")
+    connection.run(asyncio.sleep(7200))
+    third.levels.cool_down(3)
+    assert third.levels._resting.as_json()["waited"] == 0
+
+
+async def moment() -> float:
+    return asyncio.get_running_loop().time()

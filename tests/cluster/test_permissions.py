@@ -188,7 +188,8 @@ def test_what_one_can_do_without_is_told_with_what_becomes_of_it(clock: VirtualC
         "a launcher's last words are unknown",
         "metrics are not read",
         "no Prometheus is looked for",
-        "what the control plane spent is unknown where there is no Prometheus",
+        "how busy KubeVirt is, and without a Prometheus what it spent, are unknown",
+        "the first pods may come before their namespace is furnished",
     ]
 
 

@@ -36,7 +36,7 @@ def vmi(name: str, run: str = "dead") -> Object:
         "apiVersion": "kubevirt.io/v1",
         "kind": "VirtualMachineInstance",
         "metadata": {"name": name, "labels": {"kvscale.io/run": run}},
-        "spec": {"domain": {}, "terminationGracePeriodSeconds": 5},
+        "spec": {"domain": {"devices": {}}, "terminationGracePeriodSeconds": 5},
     }
 
 

@@ -14,6 +14,7 @@ from tests.plugin.test_ending import SUITE
 from tests.standalone import Standalone
 
 Json = dict[str, Any]
+ROOT = Path(__file__).parents[2]
 PATIENCE = 300
 STEPS = 20
 """Moments around the notes of a run of one level that tunes: before and after each of ten."""
@@ -86,23 +87,24 @@ class Ground:
                 if not key.startswith(("CI", "PYTEST"))}  # fmt: skip
         return kept | {
             "KUBECONFIG": str(self.cluster.kubeconfig), "DOOM": doom,
-            "DOOM_URL": self.cluster.url, "PYTHONPATH": str(self.folder),
+            "DOOM_URL": self.cluster.url, "PYTHONPATH": f"{self.folder}{os.pathsep}{ROOT}",
             "XDG_STATE_HOME": str(self.folder / machine),
         }  # fmt: skip
 
-    def run(self, doom: str = "none:0") -> tuple[int, str]:
+    def run(self, doom: str = "none:0", *arguments: str) -> tuple[int, str]:
         """A run of one level that tunes; exit code and output."""
-        return self._end(self._run(doom))
+        return self._end(self._run(doom, *arguments))
 
     def run_two(self) -> list[tuple[int, str]]:
         """Two runs at once."""
         return [self._end(each) for each in [self._run("none:0"), self._run("none:0")]]
 
-    def _run(self, doom: str) -> subprocess.Popen[str]:
+    def _run(self, doom: str, *arguments: str) -> subprocess.Popen[str]:
         return self._program(
             ["-m", "pytest", "-p", "doom", "-p", "no:hypothesispytest", "-p", "no:cacheprovider",
              "-p", "no:html", "--kvscale-allow-simulated", "--kvscale-cooldown=0",
-             "--kvscale-tune=density", "--kvscale-levels=3", "--kvscale-set=grace=1"],
+             "--kvscale-tune=density", "--kvscale-levels=3", "--kvscale-set=grace=1",
+             *arguments],
             doom, "here",
         )  # fmt: skip
 
@@ -137,7 +139,8 @@ class Ground:
     def meddle(self) -> None:
         """Somebody else sets something of KubeVirt's, another value each time."""
         self.number += 1
-        change = {"spec": {"configuration": {"somebodyElses": self.number}}}
+        migrations = {"parallelMigrationsPerCluster": self.number}
+        change = {"spec": {"configuration": {"migrations": migrations}}}
         request = urllib.request.Request(  # noqa: S310 - our own server
             self.cluster.url + "/apis/kubevirt.io/v1/namespaces/kubevirt/kubevirts/kubevirt",
             data=json.dumps(change).encode(), method="PATCH",
@@ -155,7 +158,8 @@ class Ground:
     @property
     def undisturbed(self) -> str:
         """The spec as it is to be when nothing of ours is left."""
-        theirs = {"somebodyElses": self.number} if self.number else {}
+        migrations = {"parallelMigrationsPerCluster": self.number}
+        theirs = {"migrations": migrations} if self.number else {}
         return json.dumps({"configuration": theirs})
 
     def left(self) -> list[str]:
@@ -172,4 +176,8 @@ def undone_by_the_next(ground: Ground, machine: str) -> None:
     ground.meddle()
     code, output = ground.recover(machine)
     assert code == 0, output
-    assert (ground.left(), ground.spec) == ([], ground.undisturbed), output
+    assert (ground.left(), ground.spec) == ([], ground.undisturbed), (
+        ground.left(),
+        ground.spec,
+        output,
+    )

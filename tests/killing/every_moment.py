@@ -37,7 +37,11 @@ def test_killed(ground: Ground, step: int) -> None:
 def test_an_api_that_is_unreachable_for_a_time(ground: Ground, step: int) -> None:
     code, output = ground.run(f"unreachable:{step}")
     assert code in (0, 1), output
-    assert (ground.left(), ground.spec) == ([], ground.undisturbed), output
+    assert (ground.left(), ground.spec) == ([], ground.undisturbed), (
+        ground.left(),
+        ground.spec,
+        output,
+    )
 
 
 @every_step
@@ -45,7 +49,11 @@ def test_one_ctrl_c(ground: Ground, step: int) -> None:
     code, output = ground.run(f"interrupt:{step}")
     assert code == 2, output
     assert "Traceback" not in output
-    assert (ground.left(), ground.spec) == ([], ground.undisturbed), output
+    assert (ground.left(), ground.spec) == ([], ground.undisturbed), (
+        ground.left(),
+        ground.spec,
+        output,
+    )
 
 
 @every_step

@@ -355,6 +355,12 @@ def test_rules_of_single_kinds(run: Callable[[Work], None]) -> None:
         ):  # fmt: skip
             status, refusal = await ask("POST", path, {"metadata": {"name": "x"}, **body})
             assert (status, [field for _, field in causes(refusal)]) == (422, [field]), path
+        deployment = {"metadata": {"name": "d"}, "spec": {}}
+        deployments = "/apis/apps/v1/namespaces/default/deployments"
+        status, refusal = await ask("POST", deployments, deployment)
+        assert [field for _, field in causes(refusal)] == [
+            "spec.template.metadata.labels", "spec.selector", "spec.template.spec.containers",
+        ]  # fmt: skip
         await ask("POST", CONFIG_MAPS, {**config_map(), "immutable": True})
         status, refusal = await ask("PATCH", CONFIG_MAPS + "/one", {"data": {"b": "1"}}, MERGE)
         assert (status, causes(refusal)) == (422, [("FieldValueForbidden", "data")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_kvscale.sim import apply, fields, managed_fields, resources, schema
@@ -42,12 +42,14 @@ def owned(managed: Managed, manager: str) -> set[str]:
     }
 
 
+@settings(deadline=None)  # Machines differ.
 @given(DATA)
 def test_applying_twice_is_applying_once(data: Json) -> None:
     once = put({}, {}, config(data))
     assert put(*once, config(data)) == once
 
 
+@settings(deadline=None)  # Machines differ.
 @given(DATA, DATA)
 def test_what_a_manager_applies_no_more_goes_away(first: Json, second: Json) -> None:
     new, managed = put(*put({}, {}, config(first)), config(second))
@@ -55,6 +57,7 @@ def test_what_a_manager_applies_no_more_goes_away(first: Json, second: Json) -> 
     assert owned(managed, "me") == {f".data.{key}" for key in second}
 
 
+@settings(deadline=None)  # Machines differ.
 @given(DATA, ANOTHER)
 def test_managers_of_other_fields_never_conflict(mine: Json, theirs: Json) -> None:
     new, managed = put(*put({}, {}, config(mine)), config(theirs), "they")
@@ -65,6 +68,7 @@ def test_managers_of_other_fields_never_conflict(mine: Json, theirs: Json) -> No
     assert owned(left, "me") == {f".data.{key}" for key in mine}
 
 
+@settings(deadline=None)  # Machines differ.
 @given(DATA, DATA)
 def test_a_conflict_names_each_field_that_would_change(mine: Json, theirs: Json) -> None:
     live = put({}, {}, config(mine))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_kvscale.sim import fields, resources, schema
@@ -30,6 +30,7 @@ def plain(found: fields.Fields) -> set[fields.Path]:
     return set(fields.paths(found))
 
 
+@settings(deadline=None)  # Machines differ.
 @given(SETS, SETS)
 def test_sets_of_fields_are_sets_of_paths(
     one: frozenset[fields.Path], other: frozenset[fields.Path]
@@ -42,6 +43,7 @@ def test_sets_of_fields_are_sets_of_paths(
     assert all(fields.has(left, path) for path in one)
 
 
+@settings(deadline=None)  # Machines differ.
 @given(OBJECTS, OBJECTS)
 def test_what_differs_is_removed_or_changed_and_nothing_else(
     old: dict[str, Any], new: dict[str, Any]
@@ -56,6 +58,7 @@ def test_what_differs_is_removed_or_changed_and_nothing_else(
     assert (forth == back == {}) is (old == new)
 
 
+@settings(deadline=None)  # Machines differ.
 @given(OBJECTS)
 def test_all_that_is_made_from_nothing_is_changed(new: dict[str, Any]) -> None:
     removed, changed = fields.compare({}, new, schema.ANY)

@@ -174,3 +174,43 @@ def test_what_a_watcher_was_told_adds_up_to_the_list(before: Any, after: Any) ->
 
     clock.run(play())
     clock.close()
+
+
+SPACES = st.sampled_from(["a", "a-b", "b"])
+WRITES = st.lists(st.tuples(st.booleans(), SPACES, NAMES), max_size=30)
+
+
+@settings(max_examples=100, deadline=None)
+@given(WRITES, SPACES | st.just(""), SPACES, NAMES)
+def test_the_store_knows_how_it_was(
+    writes: Any, namespace: str, after_space: str, after_name: str
+) -> None:
+    """Every past version, in any namespace, from any place on, is what was there then."""
+    clock = VirtualClock()
+
+    async def play() -> None:
+        store = Store()
+        past: dict[int, dict[str, Any]] = {store.version: {}}
+        for adds, space, name in writes:
+            now = dict(past[store.version])
+            held = store.get(PODS, space, name)
+            if adds:
+                now[f"{space}/{name}"] = store.put(PODS, pod(name, space))
+            elif held is not None:
+                store.remove(PODS, held.obj)
+                del now[f"{space}/{name}"]
+            past[store.version] = now
+        after = f"{after_space}/{after_name}"
+        for version, then in past.items():
+            wanted = [
+                then[path]
+                for path in sorted(then)
+                if path > after and (not namespace or path.startswith(f"{namespace}/"))
+            ]
+            found = store.select(PODS, namespace, after, version)
+            assert [stored.obj for stored in found] == wanted
+            if version == store.version:
+                assert store.count(PODS, namespace, after) == len(wanted)
+
+    clock.run(play())
+    clock.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_kvscale.sim import resources, schema, strategic
@@ -28,6 +28,7 @@ def names_of(pod: Json) -> list[str]:
     return [each["name"] for each in pod["spec"]["containers"]]
 
 
+@settings(deadline=None)  # Machines differ.
 @given(NAMES, NAMES)
 def test_a_patch_keeps_every_item_and_adds_each_new_one_once(
     held: list[str], wanted: list[str]
@@ -43,6 +44,7 @@ def test_a_patch_keeps_every_item_and_adds_each_new_one_once(
     assert merged(result, patch) == result
 
 
+@settings(deadline=None)  # Machines differ.
 @given(NAMES, NAMES)
 def test_the_order_of_a_patch_is_honoured(held: list[str], order: list[str]) -> None:
     directive = {"$setElementOrder/containers": [{"name": name} for name in order]}

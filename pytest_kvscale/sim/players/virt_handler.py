@@ -13,8 +13,9 @@ from pytest_kvscale.sim.players.recorder import Recorder
 from pytest_kvscale.sim.players.settings import Effective
 from pytest_kvscale.sim.players.team import RETRY_SECONDS, Team
 from pytest_kvscale.sim.players.virt_controller import FINAL, in_phase
+from pytest_kvscale.sim.players.virt_nodes import EVERY, HEARTBEAT, SCHEDULABLE
 from pytest_kvscale.sim.profile import Profile
-from pytest_kvscale.sim.resources import VMIS
+from pytest_kvscale.sim.resources import NODES, VMIS
 from pytest_kvscale.sim.store import Event
 
 
@@ -41,10 +42,22 @@ class VirtHandler:
         self._starting: set[str] = set()
         self._ending: set[str] = set()
         client.listen(VMIS, self._on_vmi)
+        team.spawn(self._beat(), f"virt-handler of {node}: heartbeat")
 
     def restart(self, settings: Effective) -> None:
         """Take over what only a restart brings: the number of devices."""
         self._machine.set_devices(settings.max_devices)
+
+    async def _beat(self) -> None:
+        """Stamp the node, and say that VMIs may be scheduled to it."""
+        while True:
+            node = self._client.api.get(NODES, "", self._node).obj
+            change = {
+                "annotations": {HEARTBEAT: self._client.stamp()},
+                "labels": {SCHEDULABLE: "true"},
+            }
+            await self._client.patch(NODES, node, {"metadata": change})
+            await asyncio.sleep(EVERY)
 
     def _on_vmi(self, event: Event) -> None:
         vmi = event.stored.obj
@@ -72,7 +85,7 @@ class VirtHandler:
         name, faults = vmi["metadata"]["name"], self._profile.faults
         if self._draws.chance(faults.share("qemu_timeout", name), "qemu_timeout", name):
             return
-        await asyncio.sleep(self._profile.times.sync)
+        await self._client.process.work(self._profile.times.sync)
         pod_uid = next(iter(vmi["status"]["activePods"]))
         if not await self._machine.define_domain(pod_uid, name):
             return
@@ -107,7 +120,7 @@ class VirtHandler:
             await asyncio.sleep(grace_period(vmi))
         if launcher is not None and launcher.defined:
             await asyncio.sleep(self._profile.times.guest_stop)
-        await asyncio.sleep(self._profile.times.sync)
+        await self._client.process.work(self._profile.times.sync)
         self._machine.end_launcher(pod_uid, 0)
         not_ready = self._ready("False")
         await self._move(uid, {"Scheduled": "Failed", "Running": "Succeeded"}, not_ready)
