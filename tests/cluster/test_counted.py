@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -77,8 +78,8 @@ def test_without_a_prometheus_the_components_tell(connect: Connect, tmp_path: Pa
     assert served["CREATE virtualmachineinstances"] == 20
     slo = tmp_path / "slo.yaml"
     slo.write_text(
-        "default:\n- virt-controller CREATE pods per VMI <= 1\n- virt-controller CREATE pods per VMI"
-        " > 1\n",
+        "default: [virt-controller CREATE pods per VMI <= 1,"
+        " virt-controller CREATE pods per VMI > 1]",
         encoding="utf-8",
     )
     outcomes = judge(20, level.figures, load(slo)[1], counted=found).objectives
@@ -115,6 +116,7 @@ def test_a_virtual_run_of_2021_is_told_as_prometheus_told_it_then(
     client = connection.client
     kubevirt = client.patch(KUBEVIRTS, "kubevirt", "kubevirt", {"spec": TUNED})
     connection.run(kubevirt)
+    connection.run(asyncio.sleep(120))  # Until it has been rolled out.
     record = {"every": 15, "names": [*KEPT, "up", "process_start_time_seconds"]}
     connection.run(client.request("create", "POST", "/_sim/openmetrics", body=record))
     done = Level(connection, level)
