@@ -29,7 +29,7 @@ LOOK_BACK = 300.0
 _PAUSE = 5.0
 _ALL = "|".join(f"(kubevirt_)?{name}" for name in control_plane.NAMES)
 _OURS = '{__name__=~"%s",container=~"virt-.*|"}'
-_SERVED = f"sum by (instance, job, verb, resource) ({control_plane.SERVED})"
+_SERVED = f"sum by (instance, job, verb, resource, subresource) ({control_plane.SERVED})"
 
 
 async def prometheus_of(client: Client, setting: str, access: Access) -> Found:
