@@ -59,11 +59,11 @@ class Standalone:
 
 
 @contextlib.contextmanager
-def running(folder: Path, profile: str = "fast") -> Iterator[Standalone]:
+def running(folder: Path, profile: str = "fast", *more: str) -> Iterator[Standalone]:
     """A cluster of this profile; its kubeconfig lies in the folder."""
     kubeconfig = folder / "kubeconfig.yaml"
     process = subprocess.Popen(
-        [*COMMAND, "--profile", profile, "--kubeconfig", str(kubeconfig)],
+        [*COMMAND, "--profile", profile, "--kubeconfig", str(kubeconfig), *more],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None

@@ -118,8 +118,9 @@ def _extras(intent: Intent) -> Iterator[Need]:
     logs = "a launcher's last words are unknown"
     yield from _each(("get",), "", "pods/log", intent.namespace, logs)
     yield from _each(("get",), "", "services/proxy", "", "metrics are not read")
-    queues = "whether KubeVirt's work queues are empty is unknown"
-    yield from _each(("get",), "", "pods/proxy", "", queues)
+    yield from _each(("get", "list"), "", "services", "", "no Prometheus is looked for")
+    inside = "how busy KubeVirt is, and without a Prometheus what it spent, are unknown"
+    yield from _each(("get",), "", "pods/proxy", "", inside)
     if intent.makes_namespace:
         early = "the first pods may come before their namespace is furnished"
         yield from _each(("get",), "", "serviceaccounts", intent.namespace, early)

@@ -42,6 +42,11 @@ ONE_REFUSAL = 1.0
 """Signs seen within so many seconds are of one refusal: a sandbox that could not be made and its
 remains that could not be removed are told by two events, whose order is left to chance."""
 
+FILTER_BURST, FILTER_PAUSE = 25, 300.0
+"""A component tells of one object 25 events at once and then one in 300 s; what it has to say
+beyond that is dropped before it reaches the API (client-go's spam filter). Of two events that
+always come together one then may not be told for a long time."""
+
 _ORDER = {name: index for index, name in enumerate(CLASSES)}
 _MOST_EVIDENCE = 5
 
@@ -94,7 +99,7 @@ def classify(timeline: Timeline) -> Finding:
     furthest = max(stage for stage, _, _ in claims)
     here = [(sign, name) for stage, sign, name in claims if stage == furthest]
     moments = _moments([sign for sign, _ in here])
-    latest = max(moments) - ONE_REFUSAL
+    latest = max(moments) - _one_refusal([sign for sign, _ in here])
     winner = min(
         (name for (_, name), at in zip(here, moments, strict=True) if at >= latest),
         key=_ORDER.__getitem__,
@@ -104,6 +109,14 @@ def classify(timeline: Timeline) -> Finding:
         # The pod, the VMI and an event may say the same: once is enough.
         texts.setdefault(sign.message, sign.text())
     return Finding(winner, tuple(texts.values())[:_MOST_EVIDENCE])
+
+
+def _one_refusal(signs: list[Sign]) -> float:
+    """Within how many seconds signs are of one refusal: longer where events are being dropped."""
+    events = {id(sign): sign for sign in signs if sign.source == "event"}
+    if sum(sign.count for sign in events.values()) < FILTER_BURST:
+        return ONE_REFUSAL
+    return FILTER_PAUSE * len(events)
 
 
 def _moments(signs: list[Sign]) -> list[float]:

@@ -27,6 +27,8 @@ from pytest_kvscale.cluster.cooldown import (
     remember,
 )
 from pytest_kvscale.cluster.system import CONFIG_MAPS, NAMESPACE
+from pytest_kvscale.options import Settings
+from pytest_kvscale.session import Run
 from tests.cluster.scripted import answering, status
 
 CALM = Sight((), (), {"pods": Decimal(3)})
@@ -241,3 +243,34 @@ def test_metrics_are_read_where_they_may_be(clock: VirtualClock, allowed: bool) 
             return await queued(client), await in_flight(client)
 
     assert clock.run(work()) == ((Decimal(9), Decimal(3)) if allowed else (None, None))
+
+
+def test_another_runs_last_level_is_rested_from(connect: Callable[..., Connection]) -> None:
+    connection, told = connect(), list[str]()
+
+    def run(name: str) -> Run:
+        made = Run(Settings(cluster="sim"), name)
+        made._connection, made._identity = connection, connection.identity
+        made.tell = told.append
+        return made
+
+    first, second = run("first"), run("second")
+    first.levels.cool_down(3)
+    assert first.levels._resting.as_json()["waited"] == 0
+    connection.run(system.ensure(connection.client))
+    first.levels._resting.ended(connection.run(moment()))
+    connection.run(asyncio.sleep(600))
+    second.levels.cool_down(3)
+    found = second.levels._resting.as_json()
+    assert (found["required"], found["settled"]) == (3600, True)
+    assert 2995 < found["waited"] < 3005
+    assert told[0] == "the last level on this cluster ended 10m ago (run first)"
+    assert told[1].startswith("resting 50m before level 3")
+    third = run("third")
+    connection.run(asyncio.sleep(7200))
+    third.levels.cool_down(3)
+    assert third.levels._resting.as_json()["waited"] == 0
+
+
+async def moment() -> float:
+    return asyncio.get_running_loop().time()

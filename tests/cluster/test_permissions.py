@@ -187,7 +187,8 @@ def test_what_one_can_do_without_is_told_with_what_becomes_of_it(clock: VirtualC
         "the kubelet's settings are unknown",
         "a launcher's last words are unknown",
         "metrics are not read",
-        "whether KubeVirt's work queues are empty is unknown",
+        "no Prometheus is looked for",
+        "how busy KubeVirt is, and without a Prometheus what it spent, are unknown",
         "the first pods may come before their namespace is furnished",
     ]
 

@@ -262,6 +262,17 @@ def test_an_event_that_is_told_late_still_belongs_to_its_refusal(late: str) -> N
     assert classify(timeline(*signs, stage="sandbox")).name == "KillPodSandbox"
 
 
+def test_where_events_are_dropped_the_one_told_less_often_still_counts() -> None:
+    """client-go lets 25 through, then one in 300 s: of two that come in pairs one falls behind."""
+    signs = [
+        Sign(610.0, "event", "FailedCreatePodSandBox", DEADLINE, 1610.0, 14),
+        Sign(370.0, "event", "FailedKillPod", "KillPodSandboxError: x", 1370.0, 13),
+    ]
+    assert classify(timeline(*signs, stage="sandbox")).name == "KillPodSandbox"
+    signs[1].count = 3
+    assert classify(timeline(*signs, stage="sandbox")).name == "SandboxTimeout"
+
+
 def test_a_refusal_that_came_first_and_is_told_last_is_not_the_latest() -> None:
     signs = [
         Sign(60.0, "event", "FailedKillPod", "KillPodSandboxError: x", stamp=1000.0),

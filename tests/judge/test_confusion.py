@@ -38,8 +38,8 @@ extends: fast
 times:
   sandbox_retry: 20
   sandbox_deadline: 10
-  sandbox: {{parallel: 4, seconds: 0.3, growth: 0, spread: 0.2}}
-  launcher: {{parallel: 4, seconds: 0.3, growth: 0, spread: 0.2}}
+  sandbox: {{parallel: 4, work: 0.3, spread: 0.2}}
+  launcher: {{parallel: 4, work: 0.3, spread: 0.2}}
 {more}
 """
 

@@ -91,19 +91,20 @@ class Ground:
             "XDG_STATE_HOME": str(self.folder / machine),
         }  # fmt: skip
 
-    def run(self, doom: str = "none:0") -> tuple[int, str]:
+    def run(self, doom: str = "none:0", *arguments: str) -> tuple[int, str]:
         """A run of one level that tunes; exit code and output."""
-        return self._end(self._run(doom))
+        return self._end(self._run(doom, *arguments))
 
     def run_two(self) -> list[tuple[int, str]]:
         """Two runs at once."""
         return [self._end(each) for each in [self._run("none:0"), self._run("none:0")]]
 
-    def _run(self, doom: str) -> subprocess.Popen[str]:
+    def _run(self, doom: str, *arguments: str) -> subprocess.Popen[str]:
         return self._program(
             ["-m", "pytest", "-p", "doom", "-p", "no:hypothesispytest", "-p", "no:cacheprovider",
              "-p", "no:html", "--kvscale-allow-simulated", "--kvscale-cooldown=0",
-             "--kvscale-tune=density", "--kvscale-levels=3", "--kvscale-set=grace=1"],
+             "--kvscale-tune=density", "--kvscale-levels=3", "--kvscale-set=grace=1",
+             *arguments],
             doom, "here",
         )  # fmt: skip
 

@@ -218,6 +218,26 @@ def test_what_the_canary_needed_is_counted_for_certain(suite: Suite) -> None:
     assert suite.results["run"]["canary"]["verdict"] == "pass"
 
 
+def test_settings_that_drift_make_a_level_inconclusive(suite: Suite) -> None:
+    suite.pytester.makepyfile(
+        test_density="""
+        from pytest_kvscale.cluster.client import KUBEVIRTS
+
+        def test_meddled(kv_cluster, density_run):
+            assert density_run(2).verdict == "pass"
+            change = {"spec": {"configuration": {"virtualMachineInstancesPerNode": 900}}}
+            kv_cluster.run(kv_cluster.client.patch(KUBEVIRTS, "kubevirt", "kubevirt", change))
+            result = density_run(3)
+            assert result.verdict == "inconclusive"
+            said = "configuration.virtualMachineInstancesPerNode was 1000, is 900"
+            assert [each.endswith(said) for each in result.reasons] == [True, True]
+        """
+    )
+    result = suite.quick()
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["somebody else changed KubeVirt settings during the run; left *"])
+
+
 def test_a_failed_level_may_be_kept_and_recovered(suite: Suite) -> None:
     """On a cluster of this process, keeping is all that can be seen."""
     suite.profile("faults: {names: density-*, launcher_crash: 1}")

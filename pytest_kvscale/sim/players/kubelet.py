@@ -264,7 +264,7 @@ class Kubelet:
         if launcher is not None and not launcher.exited.done():
             grace = pod["metadata"].get("deletionGracePeriodSeconds", 30)
             await asyncio.wait((launcher.exited,), timeout=grace)
-        await asyncio.sleep(self._profile.times.tear_down)
+        await self._client.process.work(self._profile.times.tear_down)
 
     # What it reports ------------------------------------------------------------------------
 
