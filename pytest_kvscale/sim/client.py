@@ -119,12 +119,17 @@ class Client:
         async with self._sent("create", resource, name):
             return self.api.create(resource, namespace, obj, by=self.writer)
 
-    async def update(self, resource: Resource, obj: Object, status: bool = False) -> Object:
-        """Replace an object by a changed copy of it; 409 if it was changed meanwhile."""
+    async def update(
+        self, resource: Resource, obj: Object, status: bool = False, limited: bool = True
+    ) -> Object:
+        """Replace an object by a changed copy of it; 409 if it was changed meanwhile.
+
+        Without `limited` it does not wait for a token, as kubelet's heartbeats do not.
+        """
         metadata = obj["metadata"]
         namespace, sub = metadata.get("namespace", ""), "status" if status else ""
         by = self._status_writer if status else self.writer
-        async with self._sent("update", resource, metadata["name"], sub):
+        async with self._sent("update", resource, metadata["name"], sub, limited):
             return self.api.replace(resource, namespace, metadata["name"], obj, sub, by=by)
 
     async def patch(
@@ -243,7 +248,7 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def _sent(
-        self, verb: str, resource: Resource, name: str, sub: str = ""
+        self, verb: str, resource: Resource, name: str, sub: str = "", limited: bool = True
     ) -> AsyncIterator[None]:
         """Send a request, carry it out in the block, and count how it was answered."""
         kind, key = (verb, resource, sub), (self.component, verb, resource.plural, 0)
@@ -253,7 +258,8 @@ class Client:
         while True:
             await self.process.stand()
             self.requests[key] += 1
-            self.traffic.limited(kind, await self.limiter.wait())
+            if limited:
+                self.traffic.limited(kind, await self.limiter.wait())
             seconds = self._latency.of(verb, resource.plural, name, self.component)
             await self.process.dawdle(seconds)
             began = loop.time()

@@ -143,7 +143,8 @@ class Kubelet:
         while True:
             await asyncio.sleep(self._profile.node.heartbeat)
             lease = self._client.api.get(LEASES, LEASE_NAMESPACE, self._node).obj
-            await self._client.update(LEASES, merge(lease, {"spec": self._lease_spec()}))
+            renewed = merge(lease, {"spec": self._lease_spec()})
+            await self._client.update(LEASES, renewed, limited=False)
 
     # Its pods -------------------------------------------------------------------------------
 
