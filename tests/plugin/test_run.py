@@ -19,6 +19,17 @@ def of_level(suite: Suite, index: int = 0) -> dict[str, Any]:
     return level
 
 
+def is_replayed(suite: Suite) -> None:
+    """Assert that each level's recording is judged as the level was."""
+    for live in suite.results["levels"]:
+        again = replay(suite.latest / f"{live['level']}-recording.jsonl.gz")
+        for key in (
+            "requested", "created", "running", "deleted", "left_behind", "failures", "phases",
+            "deletion", "rates", "pacing", "ended", "verdict", "reasons",
+        ):  # fmt: skip
+            assert again[key] == live[key], key
+
+
 def ship(suite: Suite) -> None:
     """Put the shipped suite in the place of the suite."""
     for name in ("test_density.py", "slo.yaml"):
@@ -255,20 +266,23 @@ def test_settings_that_drift_make_a_level_inconclusive(suite: Suite) -> None:
             assert [each.endswith(said) for each in result.reasons] == [True, True]
         """
     )
-    result = suite.quick()
+    result = suite.quick("--kvscale-record")
     result.assert_outcomes(passed=1, errors=1)
+    is_replayed(suite)
     result.stdout.fnmatch_lines(["somebody else changed KubeVirt settings during the run; left *"])
 
 
 def test_a_failed_level_may_be_kept_and_recovered(suite: Suite) -> None:
     """On a cluster of this process, keeping is all that can be seen."""
     suite.profile("faults: {names: density-*, launcher_crash: 1}")
-    arguments = ("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=2,3", "--kvscale-keep")
+    arguments = ("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=2,3", "--kvscale-keep",
+                 "--kvscale-record")  # fmt: skip
     result = suite.run(*arguments)
     result.assert_outcomes(failed=2)
     kept = of_level(suite)
     assert (kept["deleted"], kept["left_behind"]) == (0, 0)
     assert "its objects are kept" in kept["reasons"][-1]
+    is_replayed(suite)
     result.stdout.fnmatch_lines(["nothing was created: level 2 failed, and its objects are kept*"])
 
 
@@ -288,11 +302,13 @@ def test_falling_behind_the_pace_is_inconclusive_and_fails_only_if_strict(suite:
     suite.profile("api: {webhooks: 30, max_mutating_requests_inflight: 0}\n")
     arguments = (
         "--kvscale-sim-profile=quick.yaml", "--kvscale-levels=300", "--kvscale-burst=300",
+        "--kvscale-record",
     )  # fmt: skip
     suite.run(*arguments, "--kvscale-strict").assert_outcomes(failed=1)
     level = of_level(suite)
     assert level["verdict"] == "inconclusive"
     assert level["pacing"]["lag_p99"] > 1
+    is_replayed(suite)
     suite.run(*arguments).assert_outcomes(passed=1)
 
 
@@ -385,11 +401,7 @@ def test_a_recording_of_a_live_run_is_judged_as_the_run_was(suite: Suite) -> Non
     suite.run(
         "--kvscale-sim-profile=quick.yaml", "--kvscale-levels=15", "--kvscale-record"
     ).assert_outcomes(failed=1)
-    live = of_level(suite)
-    again = replay(suite.latest / "15-recording.jsonl.gz")
-    for key in ("requested", "created", "running", "deleted", "left_behind", "failures", "phases",
-                "deletion", "rates", "ended", "verdict"):  # fmt: skip
-        assert again[key] == live[key], key
+    is_replayed(suite)
 
 
 def test_without_the_option_nothing_is_recorded(suite: Suite) -> None:
@@ -407,6 +419,9 @@ def test_a_suite_of_ones_own_uses_the_fixtures(suite: Suite) -> None:
             assert kv_namespace.startswith("kvscale-")
             assert any("virtualMachineInstancesPerNode" in each.path for each in kv_tuning)
 
+        def test_no_prometheus(kv_prometheus):
+            assert kv_prometheus is None
+
         def test_twice(density_run, slo):
             small, large = density_run(2), density_run(4)
             assert (small.running, large.running) == (2, 4)
@@ -414,7 +429,7 @@ def test_a_suite_of_ones_own_uses_the_fixtures(suite: Suite) -> None:
             slo.check(large)
         """
     )
-    suite.quick().assert_outcomes(passed=2)
+    suite.quick().assert_outcomes(passed=3)
     assert [level["level"] for level in suite.results["levels"]] == [2, 4]
 
 
