@@ -94,7 +94,7 @@ def test_every_fault_gets_its_class(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_vmis_of_a_lost_node_are_said_to_be_lost_with_it(tmp_path: Path) -> None:
     lost = {"kind": "lose-node", "after": 2}
     outcome = play(profile(tmp_path, ""), [lost], level=30)
-    assert outcome.result.failures == {"NodeLost": 30}
+    assert outcome.result.failures["NodeLost"] == 30
     assert "vmi NodeUnresponsive" in outcome.rows[0]["evidence"]
 
 
