@@ -100,7 +100,7 @@ class Levels:
             run.connection.run(running.run())
             doubts += self._drift("after")
             figures = running.figures()
-            work = meter.end(running.observer, figures.clocks["distance"], figures.created)
+            work = meter.end(running.observer, figures.clocks, figures.created)
             counted = run.connection.run(work)
         except KeyboardInterrupt:
             problem = "the level was interrupted"

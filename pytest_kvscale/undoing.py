@@ -39,8 +39,10 @@ class Undoing:
         from pytest_kvscale.cluster.journal_disk import Folder, state_dir
 
         run = self._run
-        if run.connection.shared:
-            return Folder(state_dir(os.environ) / run.cluster_uid)
+        state = Folder(state_dir(os.environ) / run.cluster_uid) if run.connection.shared else None
+        if state is not None and state.is_writable():
+            return state
+        # A pod may have no home; then the next run on this machine finds nothing here.
         return Folder(run.folder.path / _PRIVATE)
 
     @functools.cached_property

@@ -37,7 +37,7 @@ from pytest_kvscale.cluster.templates import RUN_LABEL
 STRETCH = 60.0
 """Seconds for which the cluster must have been settled, at most the rest itself."""
 LOOK_EVERY = 10.0
-TELL_EVERY = 600.0
+TELL_EVERY = 900.0
 LABEL = "kvscale.io/last-level"
 _PATIENCE = 60.0
 _DATA = "level"
@@ -222,8 +222,11 @@ class Rest:
     async def take(self) -> Rested:
         """Rest. Raises `NotSettledError` if the cluster has not settled when it must have."""
         loop = asyncio.get_running_loop()
+        while (left := self._least - self._stretch - LOOK_EVERY - loop.time()) > 0:
+            await asyncio.sleep(min(left, TELL_EVERY))
+            if left > TELL_EVERY:
+                self._tell(f"resting: {durations.write(round(self._least - loop.time()))} left")
         told = loop.time()
-        await _sleep_until(self._least - self._stretch - LOOK_EVERY)
         quiet_since: float | None = None
         while True:
             still = await self._moving()

@@ -32,6 +32,14 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def is_writable(self) -> bool:
+        """Whether anything can be written here."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return False
+        return os.access(self.path, os.W_OK | os.X_OK)
+
     def records(self) -> Iterator[Record]:
         """What is there. Raises `ConfigurationError` for a file that cannot be read."""
         for path in sorted(self.path.glob(f"*{_ENDING}")):

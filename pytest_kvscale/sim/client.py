@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from pytest_kvscale.sim.api import Api
 from pytest_kvscale.sim.draws import Draws
-from pytest_kvscale.sim.errors import Object
+from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.faults import Faults
 from pytest_kvscale.sim.latency import Latency
 from pytest_kvscale.sim.managed_fields import Writer
+from pytest_kvscale.sim.metrics.apiserver import ApiAccount, Asked
+from pytest_kvscale.sim.metrics.traffic import LOST, Traffic
 from pytest_kvscale.sim.patch import MERGE_PATCH, STRATEGIC_MERGE_PATCH
+from pytest_kvscale.sim.process import Process
 from pytest_kvscale.sim.profile import RateLimit
 from pytest_kvscale.sim.resources import EVENTS, PODS, Resource
 from pytest_kvscale.sim.store import Event
@@ -69,9 +73,16 @@ class Client:
         faults: Faults,
         component: str,
         limit: RateLimit,
+        process: Process,
+        account: ApiAccount,
+        traffic: Traffic,
     ) -> None:
         self.api = api
         self.component = component
+        self.process = process
+        self.account = account
+        self.traffic = traffic
+        self._informed: set[Resource] = set()
         self.writer = Writer(_manager(component), player=True)
         self._status_writer = Writer(_manager(component), "status", player=True)
         self.limiter = RateLimiter(limit)
@@ -91,26 +102,35 @@ class Client:
 
     def listen(self, resource: Resource, listener: Callable[[Event], None]) -> None:
         """Call the listener with every change of a kind (at first: all that is there)."""
-        self.api.store.listen(resource, listener)
+        if resource not in self._informed:
+            # One informer for each kind, as client-go shares it.
+            self._informed.add(resource)
+            self.traffic.informed(resource)
+        self.api.store.listen(resource, lambda event: self.process.tell(listener, event))
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         """Ask the API for an object as it is now; 404 if there is none."""
-        await self._request("get", resource, name)
-        return self.api.get(resource, namespace, name).obj
+        async with self._sent("get", resource, name):
+            return self.api.get(resource, namespace, name).obj
 
     async def create(self, resource: Resource, namespace: str, obj: Object) -> Object:
         """Make an object."""
         name = obj["metadata"].get("name") or obj["metadata"].get("generateName", "")
-        await self._request("create", resource, name)
-        return self.api.create(resource, namespace, obj, by=self.writer)
+        async with self._sent("create", resource, name):
+            return self.api.create(resource, namespace, obj, by=self.writer)
 
-    async def update(self, resource: Resource, obj: Object, status: bool = False) -> Object:
-        """Replace an object by a changed copy of it; 409 if it was changed meanwhile."""
+    async def update(
+        self, resource: Resource, obj: Object, status: bool = False, limited: bool = True
+    ) -> Object:
+        """Replace an object by a changed copy of it; 409 if it was changed meanwhile.
+
+        Without `limited` it does not wait for a token, as kubelet's heartbeats do not.
+        """
         metadata = obj["metadata"]
-        await self._request("update", resource, metadata["name"])
         namespace, sub = metadata.get("namespace", ""), "status" if status else ""
         by = self._status_writer if status else self.writer
-        return self.api.replace(resource, namespace, metadata["name"], obj, sub, by=by)
+        async with self._sent("update", resource, metadata["name"], sub, limited):
+            return self.api.replace(resource, namespace, metadata["name"], obj, sub, by=by)
 
     async def patch(
         self, resource: Resource, obj: Object, change: Object, status: bool = False
@@ -124,40 +144,40 @@ class Client:
         media_type = MERGE_PATCH
         if not resource.custom:
             media_type, change = STRATEGIC_MERGE_PATCH, _in_order(obj, change)
-        await self._request("patch", resource, metadata["name"])
         namespace, sub = metadata.get("namespace", ""), "status" if status else ""
-        by = self._status_writer if status else self.writer
-        return self.api.patch(resource, namespace, metadata["name"], change, media_type, sub, by=by)
+        by, name = self._status_writer if status else self.writer, metadata["name"]
+        async with self._sent("patch", resource, name, sub):
+            return self.api.patch(resource, namespace, name, change, media_type, sub, by=by)
 
     async def delete(
         self, resource: Resource, obj: Object, grace: int | None = None, propagation: str = ""
     ) -> None:
         """Delete exactly this object (its uid is a precondition)."""
         metadata = obj["metadata"]
-        await self._request("delete", resource, metadata["name"])
         options: Object = {"preconditions": {"uid": metadata["uid"]}}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
         if propagation:
             options["propagationPolicy"] = propagation
-        self.api.delete(resource, metadata.get("namespace", ""), metadata["name"], options)
+        async with self._sent("delete", resource, metadata["name"]):
+            self.api.delete(resource, metadata.get("namespace", ""), metadata["name"], options)
 
     async def bind(self, pod: Object, node: str, condition: Object) -> Object:
         """Bind a pod to a node (`pods/binding`), with its PodScheduled condition."""
         metadata = pod["metadata"]
-        await self._request("create", PODS, metadata["name"])
-        now = self.api.get(PODS, metadata["namespace"], metadata["name"]).obj
-        kept = [
-            each
-            for each in (now.get("status") or {}).get("conditions") or []
-            if each["type"] != condition["type"]
-        ]
-        bound = {
-            **now,
-            "spec": {**now["spec"], "nodeName": node},
-            "status": {**(now.get("status") or {}), "conditions": [*kept, condition]},
-        }
-        return self.api.store.put(PODS, bound)
+        async with self._sent("create", PODS, metadata["name"], "binding"):
+            now = self.api.get(PODS, metadata["namespace"], metadata["name"]).obj
+            kept = [
+                each
+                for each in (now.get("status") or {}).get("conditions") or []
+                if each["type"] != condition["type"]
+            ]
+            bound = {
+                **now,
+                "spec": {**now["spec"], "nodeName": node},
+                "status": {**(now.get("status") or {}), "conditions": [*kept, condition]},
+            }
+            return self.api.store.put(PODS, bound)
 
     async def event(
         self,
@@ -226,22 +246,52 @@ class Client:
         }
         return await self.create(EVENTS, metadata.get("namespace") or "default", event)
 
-    async def _request(self, verb: str, resource: Resource, name: str) -> None:
-        """Take the time a request takes; one that fails for now is sent again, as often as needed.
-
-        A real controller would put what it is at back into its queue and come to the same again.
-        """
+    @contextlib.asynccontextmanager
+    async def _sent(
+        self, verb: str, resource: Resource, name: str, sub: str = "", limited: bool = True
+    ) -> AsyncIterator[None]:
+        """Send a request, carry it out in the block, and count how it was answered."""
+        kind, key = (verb, resource, sub), (self.component, verb, resource.plural, 0)
         pause = _FIRST_PAUSE
+        loop = asyncio.get_running_loop()
+        asked = Asked(verb, resource, sub, name)
         while True:
-            self.requests[self.component, verb, resource.plural, 0] += 1
-            await self.limiter.wait()
-            trouble = self._faults.trouble("players", verb, resource.plural, name)
+            await self.process.stand()
+            self.requests[key] += 1
+            if limited:
+                self.traffic.limited(kind, await self.limiter.wait())
             seconds = self._latency.of(verb, resource.plural, name, self.component)
-            await asyncio.sleep(seconds + trouble.delay)
-            if self.reachable and trouble.carried_out:
-                return
+            await self.process.dawdle(seconds)
+            began = loop.time()
+            with self.account.under_way(asked):
+                lost = await self._take_time(verb, resource.plural, name, seconds)
+            if lost is None:
+                break
+            self.traffic.answered(kind, lost or LOST, loop.time() - began)
+            if lost:
+                self.account.answered(asked, int(lost), began)
+            # One that fails for now is sent again, as often as needed: a real controller would
+            # put what it is at back into its queue and come to the same again.
             await asyncio.sleep(pause)
             pause = min(_LONGEST_PAUSE, 2 * pause)
+        code = 201 if verb == "create" else 200
+        try:
+            yield
+        except StatusError as refusal:
+            code = refusal.code
+            raise
+        finally:
+            self.traffic.answered(kind, str(code), loop.time() - began)
+            self.account.answered(asked, code, began)
+
+    async def _take_time(self, verb: str, plural: str, name: str, seconds: float) -> str | None:
+        """Take the time a request takes; returns the status it fails with ("": none came)."""
+        trouble = self._faults.trouble("players", verb, plural, name)
+        await asyncio.sleep(seconds + trouble.delay)
+        # A process that was frozen meanwhile reads the answer later, but the API has acted.
+        if self.reachable and trouble.carried_out:
+            return None
+        return str(trouble.answer.code) if trouble.answer is not None and self.reachable else ""
 
 
 _PROGRAMS = {

@@ -17,12 +17,21 @@ class Calendar:
     def __init__(self, epoch: datetime.datetime) -> None:
         self._epoch = epoch
         self._start = asyncio.get_running_loop().time()
+        self._jumped = 0.0
         self._last_second = -1
         self._last_text = ""
 
     def elapsed(self) -> float:
-        """Seconds since the epoch of this cluster."""
-        return asyncio.get_running_loop().time() - self._start
+        """Seconds since the epoch of this cluster, by its clock."""
+        return asyncio.get_running_loop().time() - self._start + self._jumped
+
+    def jump(self, seconds: float) -> None:
+        """Set the clock forward, or back; what is timed by the loop does not notice."""
+        self._jumped += seconds
+
+    def true_time(self) -> float:
+        """Unix time by a clock that was never set: the epoch and the loop's time since."""
+        return self._epoch.timestamp() + self.elapsed() - self._jumped
 
     def now(self) -> datetime.datetime:
         """The cluster's date and time."""

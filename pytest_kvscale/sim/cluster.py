@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -12,13 +13,18 @@ from pytest_kvscale.sim.api import Api
 from pytest_kvscale.sim.authentication import Gate
 from pytest_kvscale.sim.client import Client
 from pytest_kvscale.sim.clock import Calendar
+from pytest_kvscale.sim.component import Component
+from pytest_kvscale.sim.component_faults import ComponentFaults
+from pytest_kvscale.sim.component_pods import ComponentPods
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.faults import Faults
 from pytest_kvscale.sim.guard import Guard
 from pytest_kvscale.sim.in_flight import InFlight
 from pytest_kvscale.sim.latency import Latency
+from pytest_kvscale.sim.logs import Logs
 from pytest_kvscale.sim.machine import Machine
+from pytest_kvscale.sim.metrics.served import Metrics
 from pytest_kvscale.sim.players import garbage_collector, virt_api_kinds
 from pytest_kvscale.sim.players.cluster_roles import ClusterRoleAggregation
 from pytest_kvscale.sim.players.garbage_collector import GarbageCollector
@@ -37,6 +43,8 @@ from pytest_kvscale.sim.players.virt_nodes import VirtNodes
 from pytest_kvscale.sim.players.virt_operator import VirtOperator
 from pytest_kvscale.sim.players.vm_controller import VmController
 from pytest_kvscale.sim.profile import Profile, RateLimit
+from pytest_kvscale.sim.proxy import Proxies
+from pytest_kvscale.sim.recorder_door import RecorderDoor
 from pytest_kvscale.sim.resources import KUBEVIRTS, NAMESPACES, PODS, VMIRS, VMIS, VMS
 from pytest_kvscale.sim.server import Server
 from pytest_kvscale.sim.store import Store
@@ -70,25 +78,44 @@ class EmbeddedCluster:
         self.store = Store()
         self.api = Api(self.store, calendar, draws)
         self.team = Team()
-        latency = Latency(profile.api, draws)
         self.faults = Faults(self.store, draws, self.team.spawn)
+        latency = Latency(profile.api, draws, self.faults.pace)
+        self.metrics = Metrics(profile, self.store)
         version = discovery.version(profile.versions.kubernetes, name, seed)
         in_flight = InFlight(
             profile.api.max_requests_inflight, profile.api.max_mutating_requests_inflight
         )
         guard = Guard(self.api, self.gate, in_flight)
-        self.server = Server(self.api, latency, version, self.faults, guard)
+        self.server = Server(self.api, latency, version, self.faults, self.metrics.api, guard)
         self.clients: dict[str, Client] = {}
+        self.components: list[Component] = []
+        self.machines: dict[str, Machine] = {}
+        self.pods: ComponentPods | None = None
         self.url = ""
         self._draws = draws
         self._latency = latency
         self._set_up_api()
         if not api_only:
             self._set_up()
+        self._open_doors()
 
-    def _client(self, component: str, limit: RateLimit) -> Client:
-        client = Client(self.api, self._latency, self._draws, self.faults, component, limit)
-        self.clients[component] = client
+    def _component(
+        self,
+        name: str,
+        make: Callable[[Component], None],
+        node: str = "",
+        forgets: bool = True,
+    ) -> Component:
+        account, pace = self.metrics.account(name, node), self.faults.pace
+        component = Component(self.team, name, make, account, pace, node, forgets)
+        self.components.append(component)
+        return component
+
+    def _client(self, name: str, limit: RateLimit, of: Component) -> Client:
+        client = self.clients[name] = Client(
+            self.api, self._latency, self._draws, self.faults, name, limit, of.process,
+            self.metrics.api, of.account.traffic,
+        )  # fmt: skip
         return client
 
     def _set_up_api(self) -> None:
@@ -100,16 +127,10 @@ class EmbeddedCluster:
         rbac.make_defaults(self.api)
         for name in NAMESPACES_AT_START:
             self.api.create(NAMESPACES, "", {"metadata": {"name": name}})
-        NamespaceController(self.team, self._client("namespace-controller", _UNLIMITED))
-        accounts = self._client("service-account-controller", _UNLIMITED)
-        ServiceAccountController(self.team, accounts)
-        aggregation = self._client("clusterrole-aggregation-controller", _UNLIMITED)
-        ClusterRoleAggregation(self.team, aggregation)
-        collector = self._client("generic-garbage-collector", garbage_collector.LIMIT)
-        GarbageCollector(self.team, collector)
+        self._component("kube-controller-manager", self._make_controller_manager)
 
     def _set_up(self) -> None:
-        profile, team, limits = self.profile, self.team, self.profile.rate_limits
+        profile = self.profile
         self.api.create(NAMESPACES, "", {"metadata": {"name": profile.kubevirt.namespace}})
         self.api.admission[VMIS] = vmi_admission(profile, self.api.calendar, self._draws)
         self.api.restrictions[VMIS] = keep_status
@@ -117,27 +138,88 @@ class EmbeddedCluster:
         self.api.rules[KUBEVIRTS] = check_kubevirt
         self.api.rules[VMS] = virt_api_kinds.check_vm
         self.api.rules[VMIRS] = virt_api_kinds.check_replica_set
-        settings = effective(profile, {"configuration": profile.kubevirt.configuration})
+        self._settings = effective(profile, {"configuration": profile.kubevirt.configuration})
+        self._limits = self._settings.rate_limits
+        self.faults.webhooks = self._component("virt-api", lambda _: None, forgets=False).process
         self._handlers: list[VirtHandler] = []
         for index in range(profile.node.count):
             node = profile.node.name if profile.node.count == 1 else f"{profile.node.name}-{index}"
             machine = Machine(profile, self._draws, index)
-            machine.devices = settings.max_devices
-            kubelet = self._client(f"kubelet-{node}", limits.kubelet)
-            Kubelet(team, kubelet, profile, self._draws, machine, node).register()
-            handler = self._client(f"virt-handler-{node}", settings.rate_limits["handler"])
-            self._handlers.append(VirtHandler(team, handler, profile, self._draws, machine, node))
-        Scheduler(team, self._client("default-scheduler", limits.scheduler), profile)
-        NodeLifecycle(team, self._client("node-controller", _UNLIMITED), profile)
-        controller = self._client("virt-controller", settings.rate_limits["controller"])
-        self._controller = VirtController(team, controller, profile, self._draws, settings)
-        VirtNodes(team, controller)
-        VmController(team, controller, profile, self._draws)
-        ReplicaSetController(team, controller, profile)
-        operator = self._client("virt-operator", _UNLIMITED)
-        VirtOperator(team, operator, profile, self._limits_changed, self._restarted)
+            machine.run_in(self.api.calendar, self.faults.pace)
+            machine.devices = self._settings.max_devices
+            self.machines[node] = machine
+            self._component("kubelet", self._make_kubelet, node, forgets=False)
+            self._component("virt-handler", self._make_handler, node, forgets=False)
+        self._component("kube-scheduler", self._make_scheduler)
+        self._component("virt-controller", self._make_controller)
+        self._component("virt-operator", self._make_operator, forgets=False)
+        nodes = list(self.machines)
+        self.pods = ComponentPods(self.api, profile, self._draws, nodes, self._reset)
+
+    def _open_doors(self) -> None:
+        """What is served beside the API's objects, and who carries out faults of components."""
+        ComponentFaults(self.faults, self.components, self.api.calendar)
+        proxies = Proxies(
+            self.api, self._latency, self.profile, self._draws, self.metrics, self.components,
+            self.pods,
+        )  # fmt: skip
+        logs = Logs(self.api, self._latency, self.machines)
+        recorder = RecorderDoor(self.team, self.api, self.metrics, self.components, self.pods)
+        self.server.doors = [proxies.door, logs.door, recorder.door]
+
+    def _reset(self, name: str) -> None:
+        """A component's new pods begin to count at zero."""
+        for each in self.components:
+            if each.name == name:
+                each.account.reset()
+
+    def _make_controller_manager(self, component: Component) -> None:
+        process = component.process
+        NamespaceController(process, self._client("namespace-controller", _UNLIMITED, component))
+        accounts = self._client("service-account-controller", _UNLIMITED, component)
+        ServiceAccountController(process, accounts)
+        aggregation = self._client("clusterrole-aggregation-controller", _UNLIMITED, component)
+        ClusterRoleAggregation(process, aggregation)
+        collector = self._client("generic-garbage-collector", garbage_collector.LIMIT, component)
+        GarbageCollector(process, collector)
+        lifecycle = self._client("node-controller", _UNLIMITED, component)
+        NodeLifecycle(process, lifecycle, self.profile)
+
+    def _make_kubelet(self, component: Component) -> None:
+        node, account = component.node, component.account
+        client = self._client(f"kubelet-{node}", self.profile.rate_limits.kubelet, component)
+        machine = self.machines[node]
+        Kubelet(component.process, client, self.profile, self._draws, machine, node).register()
+        client.listen(PODS, lambda event: account.starts.on_pod(node, event))
+
+    def _make_handler(self, component: Component) -> None:
+        node = component.node
+        client = self._client(f"virt-handler-{node}", self._limits["handler"], component)
+        machine = self.machines[node]
+        self._handlers.append(
+            VirtHandler(component.process, client, self.profile, self._draws, machine, node)
+        )
+
+    def _make_scheduler(self, component: Component) -> None:
+        client = self._client("default-scheduler", self.profile.rate_limits.scheduler, component)
+        Scheduler(component.process, client, self.profile)
+
+    def _make_controller(self, component: Component) -> None:
+        process, profile = component.process, self.profile
+        client = self._client("virt-controller", self._limits["controller"], component)
+        client.listen(VMIS, component.account.phases.on_vmi)
+        self._controller = VirtController(process, client, profile, self._draws, self._settings)
+        VirtNodes(process, client)
+        VmController(process, client, profile, self._draws)
+        ReplicaSetController(process, client, profile)
+
+    def _make_operator(self, component: Component) -> None:
+        client = self._client("virt-operator", _UNLIMITED, component)
+        limits_changed, restarted = self._limits_changed, self._restarted
+        VirtOperator(component.process, client, self.profile, limits_changed, restarted)
 
     def _limits_changed(self, settings: Effective) -> None:
+        self._limits = settings.rate_limits
         for component, client in self.clients.items():
             if component == "virt-controller":
                 client.limiter.change(settings.rate_limits["controller"])
@@ -146,6 +228,7 @@ class EmbeddedCluster:
 
     def _restarted(self, component: str, settings: Effective) -> None:
         if component == "virt-controller":
+            self._settings = settings
             self._controller.restart(settings)
         elif component == "virt-handler":
             for handler in self._handlers:

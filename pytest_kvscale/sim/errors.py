@@ -219,6 +219,19 @@ _REASONS = {
 }  # fmt: skip
 
 
+def webhook_failed(plural: str, verb: str, refused: bool) -> StatusError:
+    """A webhook of virt-api's did not answer (in time)."""
+    step = "create" if verb == "create" else "update"
+    address = f"https://virt-api.kubevirt.svc:443/{plural}-validate-{step}?timeout=10s"
+    why = "dial tcp 10.96.11.7:443: connect: connection refused"
+    message = (
+        f'Internal error occurred: failed calling webhook "{plural}-{step}-validator.kubevirt.io": '
+        f'failed to call webhook: Post "{address}": '
+        + (why if refused else "context deadline exceeded")
+    )
+    return StatusError(500, "InternalError", message)
+
+
 def as_asked_for(code: int, retry_after: int | None = None) -> StatusError:
     """A refusal that a fault makes."""
     message = "the embedded cluster was asked for this fault"

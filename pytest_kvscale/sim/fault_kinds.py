@@ -1,8 +1,9 @@
 """What faults can be asked for: one document for each kind, as `POST /_sim/faults` takes it.
 
-There are three sorts. A request fault befalls requests while it is in force, an event fault the
-events of watches; a moment fault happens at its time, once or again and again. What each does is
-in `faults`. Seconds are of the cluster's clock.
+There are four sorts. A request fault befalls requests while it is in force, an event fault the
+events of watches; a slowness slows components down; a moment fault happens at its time, once or
+again and again. What each does is in `faults`, and in `component_faults` for those that befall
+the cluster's components. Seconds are of the loop's time.
 """
 
 from __future__ import annotations
@@ -60,11 +61,16 @@ class ChoosingFault(Fault):
         return not self.resources or plural in self.resources
 
 
-class StandingFault(ChoosingFault):
-    """A fault that is in force for a time or a number of times."""
+class LastingFault(Fault):
+    """A fault that is in force for a time."""
 
     lasts: Positive | None = None
-    """Seconds it is in force; without, until it has happened `times` times or is removed."""
+    """Seconds it is in force; without, until it has happened as often as it may, or is removed."""
+
+
+class StandingFault(ChoosingFault, LastingFault):
+    """A fault that is in force for a time or a number of times, and befalls some of many."""
+
     times: Times | None = None
     """How often it happens at most."""
 
@@ -207,6 +213,79 @@ class Restart(MomentFault):
     """How long it is down."""
 
 
+# Components -------------------------------------------------------------------------------------
+
+Component = Literal[
+    "kube-controller-manager", "kube-scheduler", "kubelet", "virt-api", "virt-controller",
+    "virt-handler", "virt-operator",
+]  # fmt: skip
+Worker = Literal[
+    "kube-controller-manager", "kube-scheduler", "kubelet", "virt-api", "virt-controller",
+    "virt-handler", "virt-operator", "kube-apiserver", "container-runtime", "virt-launcher",
+]  # fmt: skip
+
+
+class NodeFault(MomentFault):
+    """A fault of what there is on each node."""
+
+    node: str | None = None
+    """Only on this node; None: on any."""
+    share: Share = 1
+    """Of the nodes it could befall, drawn by seed."""
+
+
+class ComponentFault(NodeFault):
+    """A fault of one component."""
+
+    component: Component
+    seconds: Positive
+    """How long the component does nothing."""
+
+    @model_validator(mode="after")
+    def _only_some_run_on_nodes(self) -> ComponentFault:
+        if self.component not in ("kubelet", "virt-handler") and (self.node or self.share < 1):
+            raise ValueError(f"node and share: there is only one {self.component}")
+        return self
+
+
+class Freeze(ComponentFault):
+    """The component stands still, and then goes on where it was."""
+
+    kind: Literal["freeze"]
+
+
+class Kill(ComponentFault):
+    """The component ends, with all it knew, and is started anew after a time."""
+
+    kind: Literal["kill"]
+
+
+class LoseNode(NodeFault):
+    """The node is cut off: its kubelet and virt-handler reach nothing, and nothing reaches them."""
+
+    kind: Literal["lose-node"]
+    seconds: Positive | None = None
+    """Until it is back; None: it is not, unless the fault is removed."""
+
+
+class JumpClock(MomentFault):
+    """The server's clock is set: its stamps jump, what it times does not."""
+
+    kind: Literal["jump-clock"]
+    seconds: Annotated[float, Field(allow_inf_nan=False)]
+    """Forward, or (below 0) back."""
+
+
+class Slow(LastingFault):
+    """A component, or everything, takes longer for what it does."""
+
+    kind: Literal["slow"]
+    component: Worker | None = None
+    """None: all of them."""
+    factor: Positive
+    """Times as long."""
+
+
 KINDS: dict[str, type[Fault]] = {
     "answer": Answer,
     "delay": Delay,
@@ -218,6 +297,11 @@ KINDS: dict[str, type[Fault]] = {
     "silence-watches": SilenceWatches,
     "compact": Compact,
     "restart": Restart,
+    "freeze": Freeze,
+    "kill": Kill,
+    "lose-node": LoseNode,
+    "jump-clock": JumpClock,
+    "slow": Slow,
 }
 
 

@@ -29,15 +29,21 @@ from pytest_kvscale.sim.fault_kinds import (
     DuplicateEvents,
     EventFault,
     Fault,
+    LastingFault,
     MomentFault,
     ReorderEvents,
     RequestFault,
     SilenceWatches,
+    Slow,
     StandingFault,
     WatchFault,
 )
+from pytest_kvscale.sim.latency import BEHIND_WEBHOOKS
+from pytest_kvscale.sim.process import Process
 from pytest_kvscale.sim.store import EventType, Store, Stored, Watch
 
+WEBHOOK_TIMEOUT = 10.0
+"""Seconds the API waits for a webhook."""
 _AT_ONCE = 0.01
 """Seconds after which a moment fault happens at the earliest: who asks for it gets an answer."""
 
@@ -60,19 +66,18 @@ class Active:
 
     def is_in_force(self, now: float) -> bool:
         """Whether it can befall something now."""
-        standing = isinstance(self.fault, StandingFault)
-        return standing and now >= self.start and not self.is_over(now)
+        lasting = isinstance(self.fault, LastingFault)
+        return lasting and now >= self.start and not self.is_over(now)
 
     def is_over(self, now: float) -> bool:
         """Whether it will not happen any more."""
         fault = self.fault
-        if not isinstance(fault, StandingFault | MomentFault):
+        lasts = fault.lasts if isinstance(fault, LastingFault) else None
+        if lasts is not None and now >= self.start + lasts:
+            return True
+        if not isinstance(fault, StandingFault | MomentFault) or fault.times is None:
             return False
-        if isinstance(fault, StandingFault) and fault.lasts is not None:
-            ended = now >= self.start + fault.lasts
-        else:
-            ended = False
-        return ended or (fault.times is not None and self.happened >= fault.times)
+        return self.happened >= fault.times
 
     def describe(self, now: float) -> Object:
         """What `/_sim/faults` tells of it."""
@@ -166,6 +171,10 @@ class Faults:
         self._streams_opened = 0
         self.down = False
         """The API is down: nobody reaches it, players included."""
+        self.webhooks: Process | None = None
+        """virt-api, which whatever is written of KubeVirt's kinds has to pass."""
+        self.check: Callable[[Fault], None] = lambda _: None
+        """Raises `ConfigurationError` for a fault of something this cluster does not have."""
         self._acts: dict[type[MomentFault], Act] = {
             CloseWatches: self._close_watches,
             SilenceWatches: self._silence_watches,
@@ -179,7 +188,8 @@ class Faults:
     # Asking for faults ----------------------------------------------------------------------
 
     def add(self, fault: Fault) -> Active:
-        """Put a fault in force."""
+        """Put a fault in force; `ConfigurationError` if it is about what there is not."""
+        self.check(fault)
         self._numbers += 1
         wait = max(fault.after, _AT_ONCE if isinstance(fault, MomentFault) else 0.0)
         start = asyncio.get_running_loop().time() + wait
@@ -211,10 +221,29 @@ class Faults:
             if isinstance(fault, sort) and active.is_in_force(now) and fault.concerns(plural):
                 yield active, fault
 
+    def pace(self, worker: str) -> float:
+        """By what factor somebody is slowed down now."""
+        factor = 1.0
+        if self._active:
+            now = asyncio.get_running_loop().time()
+            for active in self._active.values():
+                fault = active.fault
+                if (
+                    isinstance(fault, Slow)
+                    and fault.component in (None, worker)
+                    and active.is_in_force(now)
+                ):
+                    factor *= fault.factor
+        return factor
+
     def draw(self, active: Active, fault: ChoosingFault, *key: object) -> bool:
         """Whether a fault befalls this one of what it could befall."""
-        key = ("fault", active.number, fault.seed, *key)
-        return self._draws.chance(fault.share, *key, self._draws.nth(*key))
+        return self.draw_share(active, fault.share, *key)
+
+    def draw_share(self, active: Active, share: float, *key: object) -> bool:
+        """Whether this one belongs to the share of all that a fault befalls."""
+        key = ("fault", active.number, active.fault.seed, *key)
+        return self._draws.chance(share, *key, self._draws.nth(*key))
 
     def trouble(
         self, caller: Literal["clients", "players"], verb: str, plural: str, name: str
@@ -233,7 +262,18 @@ class Faults:
             if self.draw(active, fault, "request", caller, verb, plural, _key(plural, name)):
                 active.happened += 1
                 self._befall(trouble, fault)
+        self._pass_webhooks(trouble, verb, plural)
         return trouble
+
+    def _pass_webhooks(self, trouble: Trouble, verb: str, plural: str) -> None:
+        """Without virt-api nothing is written of KubeVirt's kinds: their webhooks must pass it."""
+        server = self.webhooks
+        if server is None or not server.frozen or trouble.answer is not None:
+            return
+        if verb in ("create", "update", "patch") and plural in BEHIND_WEBHOOKS:
+            trouble.delay += 0.0 if server.dead else WEBHOOK_TIMEOUT
+            trouble.answer = errors.webhook_failed(plural, verb, server.dead)
+            trouble.carried_out = False
 
     @staticmethod
     def _befall(trouble: Trouble, fault: RequestFault) -> None:

@@ -13,9 +13,11 @@ import yaml
 from aiohttp import web
 
 from pytest_kvscale.sim import errors, protobuf, resources
-from pytest_kvscale.sim.errors import Object
+from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.lists import Query
+from pytest_kvscale.sim.metrics.apiserver import Asked
 from pytest_kvscale.sim.options import flag
+from pytest_kvscale.sim.patch import APPLY_PATCH
 from pytest_kvscale.sim.resources import NAMESPACES, PODS, SERVICE_ACCOUNTS, Resource
 
 MAX_BODY = 3 * 1024 * 1024
@@ -136,6 +138,22 @@ def verb_of(request: web.BaseRequest, target: Target) -> str:
     if verb == "list" and flag(request.query, "watch"):
         return "watch"
     return verb
+
+
+def asked_of(request: web.BaseRequest) -> Asked | None:
+    """What a request is about, for the account; None if about nothing that is counted."""
+    try:
+        target = parse(request.path)
+        if target is None:
+            return None
+        verb = verb_of(request, target)
+    except (StatusError, NoSuchPathError):
+        return None
+    if verb == "patch" and request.content_type == APPLY_PATCH:
+        verb = "apply"
+    dry_run = "All" in request.query.getall("dryRun", [])
+    kind, sub = target.resource, target.subresource
+    return Asked(verb, kind, sub, target.name, target.namespace, dry_run)
 
 
 def query_of(request: web.BaseRequest, target: Target) -> Query:

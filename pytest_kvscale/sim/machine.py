@@ -13,14 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import datetime
 import ipaddress
 from collections.abc import Callable
+from typing import Literal
 
 from pytest_kvscale.sim import quantity
+from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.processor import Processor
 from pytest_kvscale.sim.profile import Profile, Station
 
+CONTAINER_RUNTIME, LAUNCHER = "container-runtime", "virt-launcher"
+"""Who does a node's start-up work, by the names that faults know them by."""
 _NODES = ipaddress.ip_address("192.0.2.10")
 PANIC = (
     "panic: timed out waiting for domain to be defined\n\n"
@@ -37,6 +42,8 @@ class StartUp:
         self._draws = draws
         self._purpose = purpose
         self._places = asyncio.Semaphore(station.parallel)
+        self.pace: Callable[[], float] = lambda: 1.0
+        """By what factor it is slowed down now."""
 
     async def work(self, key: str, present: int, deadline: float | None = None) -> bool:
         """Queue, then work; False if it was given up after so many seconds of work.
@@ -47,12 +54,23 @@ class StartUp:
         async with self._places:
             nth = self._draws.nth(self._purpose, key)
             spread = self._draws.spread(station.spread, self._purpose, key, nth)
+            work = (station.work + station.growth * present) * spread * self.pace()
             try:
                 async with asyncio.timeout(deadline):
-                    await self._processor.run((station.work + station.growth * present) * spread)
+                    await self._processor.run(work)
             except TimeoutError:
                 return False
         return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """An event of a launcher's life that its log tells of."""
+
+    at: datetime.datetime
+    what: Literal["started", "defined", "ended"]
+    code: int = 0
+    words: str = ""
 
 
 @dataclasses.dataclass
@@ -63,6 +81,7 @@ class Launcher:
     """Exit code and last words."""
     defined: bool = False
     """Its domain is defined and runs."""
+    log: list[Said] = dataclasses.field(default_factory=list)
 
 
 class Machine:
@@ -88,6 +107,12 @@ class Machine:
         self.network = ipaddress.ip_network((base + index * size, profile.node.pod_network_prefix))
         self._addresses = [str(address) for address in reversed(list(self.network.hosts()))]
 
+    def run_in(self, calendar: Calendar, pace: Callable[[str], float]) -> None:
+        """Belong to a cluster of this date, whose faults slow things down."""
+        self._calendar = calendar
+        self._sandbox.pace = lambda: pace(CONTAINER_RUNTIME)
+        self._define.pace = lambda: pace(LAUNCHER)
+
     # Sandboxes and addresses ----------------------------------------------------------------
 
     async def make_sandbox(self, key: str) -> bool:
@@ -111,6 +136,7 @@ class Machine:
         """Start virt-launcher; it panics if no domain is defined within so many seconds."""
         loop = asyncio.get_running_loop()
         launcher = self._launchers[pod_uid] = Launcher(loop.create_future())
+        launcher.log.append(Said(self._calendar.now(), "started"))
 
         def expire() -> None:
             if not launcher.defined:
@@ -129,6 +155,7 @@ class Machine:
         if launcher.exited.done():
             return False
         launcher.defined = True
+        launcher.log.append(Said(self._calendar.now(), "defined"))
         self.domains += 1
         self.processor.demand(self._times.guest_demand)
         return True
@@ -145,6 +172,7 @@ class Machine:
                 self.domains -= 1
                 self.processor.demand(-self._times.guest_demand)
             launcher.defined = False
+            launcher.log.append(Said(self._calendar.now(), "ended", code, words))
             launcher.exited.set_result((code, words))
 
     def clean_up(self, pod_uid: str) -> None:

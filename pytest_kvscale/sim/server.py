@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -43,6 +44,7 @@ from pytest_kvscale.sim.http import (
     NoSuchPathError,
     Target,
     as_object,
+    asked_of,
     body_of,
     name_of,
     parse,
@@ -52,6 +54,7 @@ from pytest_kvscale.sim.http import (
 from pytest_kvscale.sim.latency import Latency
 from pytest_kvscale.sim.listener import CutError, Listener
 from pytest_kvscale.sim.managed_fields import Writer as By
+from pytest_kvscale.sim.metrics.apiserver import ApiAccount
 from pytest_kvscale.sim.patch import APPLY_PATCH
 from pytest_kvscale.sim.resources import NODES
 from pytest_kvscale.sim.store import Stored
@@ -61,12 +64,21 @@ CLIENT_CLOSED = 499
 """Stands for the status of a request whose client went away before it was answered."""
 FAULTS = "/_sim/faults"
 
+Door = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse | None]]
+"""Answers a request of a path that is its own, and None to any other."""
+
 
 class Server:
     """Serves one API on the loopback; `version` is the answer to `/version`."""
 
     def __init__(
-        self, api: Api, latency: Latency, version: Object, faults: Faults, guard: Guard
+        self,
+        api: Api,
+        latency: Latency,
+        version: Object,
+        faults: Faults,
+        account: ApiAccount,
+        guard: Guard,
     ) -> None:
         self._api = api
         self._latency = latency
@@ -74,7 +86,10 @@ class Server:
         self._faults = faults
         self._guard = guard
         self._watches = Watches(api, faults)
-        self._listener = Listener(self._answer)
+        self._account = account
+        self.doors: list[Door] = []
+        """What is served beside the API's objects: each is asked first."""
+        self._listener = Listener(self._answer_and_count)
         self.requests: collections.Counter[tuple[str, str, str, int]] = collections.Counter()
         """How often (user agent, verb, resource, status code) was answered."""
         self.problem: BaseException | None = None
@@ -109,6 +124,16 @@ class Server:
 
     # One request ----------------------------------------------------------------------------
 
+    async def _answer_and_count(self, request: web.BaseRequest) -> web.StreamResponse:
+        asked = asked_of(request)
+        if asked is None:
+            return await self._answer(request)
+        began = asyncio.get_running_loop().time()
+        with self._account.under_way(asked):
+            response = await self._answer(request)
+        self._account.answered(asked, response.status, began)
+        return response
+
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         verb, plural = VERBS.get(request.method, request.method.lower()), ""
         agent = request.headers.get("User-Agent", "")
@@ -117,8 +142,9 @@ class Server:
         try:
             self._guard.admit(request)
             path = request.path
-            if path == FAULTS or path.startswith(FAULTS + "/"):
-                response = await self._answer_about_faults(request, path)
+            opened = await self._through_a_door(request, path)
+            if opened is not None:
+                response = opened
             elif (target := parse(path)) is None:
                 response = self._answer_about_itself(request, path)
             else:
@@ -153,6 +179,17 @@ class Server:
                 self.requests[agent, verb, plural, code] += 1
         return response
 
+    async def _through_a_door(
+        self, request: web.BaseRequest, path: str
+    ) -> web.StreamResponse | None:
+        if path == FAULTS or path.startswith(FAULTS + "/"):
+            return await self._answer_about_faults(request, path)
+        for door in self.doors:
+            response = await door(request, path)
+            if response is not None:
+                return response
+        return None
+
     def _answer_about_itself(self, request: web.BaseRequest, path: str) -> web.Response:
         about_health = health.answer(request)
         if about_health is not None:
@@ -174,10 +211,9 @@ class Server:
         match request.method, which:
             case "POST", "":
                 try:
-                    fault = fault_kinds.read(as_object(await body_of(request)))
+                    active = self._faults.add(fault_kinds.read(as_object(await body_of(request))))
                 except ConfigurationError as mistake:
                     raise errors.bad_request(str(mistake)) from None
-                active = self._faults.add(fault)
                 return answer(active.describe(asyncio.get_running_loop().time()), 201)
             case "GET", "":
                 return answer({"faults": self._faults.describe()})

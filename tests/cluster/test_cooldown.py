@@ -96,9 +96,10 @@ def test_settling_late_takes_longer_and_the_whole_stretch(clock: VirtualClock) -
     found = rest(clock, Moving(5000), told=told)
     assert found.settled
     assert 5060 <= found.waited <= 5060 + LOOK_EVERY
-    assert told
-    assert set(told) == {"not settled yet: of runs there is still pods x"}
-    assert len(told) <= (5000 - 3600) // TELL_EVERY + 1
+    resting, moved = told[:3], told[3:]
+    assert resting == [f"resting: {left} left" for left in ("45m", "30m", "15m")]
+    assert set(moved) == {"not settled yet: of runs there is still pods x"}
+    assert len(moved) <= (5000 - 3600) // TELL_EVERY + 1
 
 
 def test_what_moves_again_begins_the_stretch_anew(clock: VirtualClock) -> None:

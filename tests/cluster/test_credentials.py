@@ -315,7 +315,7 @@ def test_a_watch_shows_its_pass_too(secured: Secured) -> None:
 
     async def work() -> None:
         query = {"timeoutSeconds": "1", "allowWatchBookmarks": "true"}
-        async for event in connection.client.watch(PODS, "", query, 30):
+        async for event in connection.client.watch(PODS, "default", query, 30):
             assert event["type"] == "BOOKMARK"
             break
 

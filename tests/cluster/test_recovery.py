@@ -288,6 +288,12 @@ def test_a_disk_that_cannot_be_written_stops_what_it_was_to_note(
         connection.run(place.journal("one").before(objects=note("n", "a")))
 
 
+def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert not Folder(tmp_path / "file" / "state").is_writable()
+    assert Folder(tmp_path / "state").is_writable()
+
+
 # Settings -------------------------------------------------------------------------------------
 
 

@@ -229,6 +229,28 @@ def test_what_the_canary_needed_is_counted_for_certain(suite: Suite) -> None:
     assert suite.results["run"]["canary"]["verdict"] == "pass"
 
 
+def test_ctrl_c_ends_a_rest_at_once(suite: Suite) -> None:
+    suite.pytester.makepyfile(
+        test_density="""
+        import os, signal
+
+        def test_first(kv_cluster, density_run):
+            loop = kv_cluster.clock.loop
+            loop.call_later(600, os.kill, os.getpid(), signal.SIGINT)
+            density_run(2)
+
+        def test_second(density_run): density_run(3)
+        """
+    )
+    suite.profile()
+    result = suite.pytester.runpytest_subprocess(
+        "-p", "no:hypothesispytest", "--kvscale-sim-profile=quick.yaml"
+    )
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert [each["level"] for each in suite.results["levels"]] == [2]
+    assert len(suite.results["cluster"]["tuning"]["changes"]) == 10
+
+
 def test_settings_that_drift_make_a_level_inconclusive(suite: Suite) -> None:
     suite.pytester.makepyfile(
         test_density="""

@@ -43,7 +43,11 @@ def play(clock: VirtualClock, script: Script, chosen: str = "fast", seed: int = 
         cluster = EmbeddedCluster(profile.load(chosen), "test", seed)
         loop = asyncio.get_running_loop()
 
+        kubevirt = cluster.profile.kubevirt.namespace
+
         def note(event: Event) -> None:
+            if event.stored.obj["metadata"].get("namespace") == kubevirt:
+                return  # KubeVirt's own pods.
             seen.append(Change(loop.time(), event.type, event.stored.obj))
 
         for kind in WATCHED:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NoReturn
 
 import pytest
 
 from pytest_kvscale.cluster.clock import VirtualClock
+from pytest_kvscale.sim import fault_kinds
 from pytest_kvscale.sim.cluster import EmbeddedCluster
 from pytest_kvscale.sim.resources import EVENTS, NODES, PODS, VMIS
 from tests.sim.level import vmi
 from tests.sim.staging import held, now, play
 
 
-async def _never() -> NoReturn:
-    await asyncio.get_running_loop().create_future()
-    raise AssertionError
-
-
-def silence(cluster: EmbeddedCluster, *components: str) -> None:
-    """Let components wait for ever before their next request."""
-    for name in components:
-        cluster.clients[name].limiter.wait = _never  # type: ignore[method-assign]
+def befall(cluster: EmbeddedCluster, **fault: object) -> None:
+    """Ask for a fault of components."""
+    cluster.faults.add(fault_kinds.read(fault))
 
 
 def ready(cluster: EmbeddedCluster) -> tuple[str, str]:
@@ -40,7 +34,7 @@ def test_a_lost_node_is_tainted_its_pods_evicted_and_its_vmis_fail(
             cluster.api.create(VMIS, "default", vmi(f"vmi-{index}"))
         await asyncio.sleep(30)
         assert {each["status"]["phase"] for each in held(cluster, VMIS)} == {"Running"}
-        silence(cluster, "kubelet-node", "virt-handler-node")
+        befall(cluster, kind="lose-node")
         await asyncio.sleep(grace - 11)
         assert ready(cluster) == ("True", "KubeletReady")
         await asyncio.sleep(22)
@@ -78,17 +72,9 @@ def test_a_node_that_is_back_in_time_keeps_its_vmis(clock: VirtualClock) -> None
     async def script(cluster: EmbeddedCluster) -> None:
         cluster.api.create(VMIS, "default", vmi("one"))
         await asyncio.sleep(30)
-        limiter = cluster.clients["kubelet-node"].limiter
-        waits, back = limiter.wait, asyncio.Event()
-
-        async def until_back() -> float:
-            await back.wait()
-            return await waits()
-
-        limiter.wait = until_back  # type: ignore[method-assign]
+        befall(cluster, kind="freeze", component="kubelet", seconds=105)
         await asyncio.sleep(100)
         assert ready(cluster)[0] == "Unknown"
-        back.set()
         await asyncio.sleep(30)
         assert ready(cluster) == ("True", "KubeletReady")
         assert not cluster.api.get(NODES, "", "node").obj["spec"].get("taints")
@@ -105,7 +91,7 @@ def test_a_silent_virt_handler_alone_fails_its_vmis(clock: VirtualClock) -> None
     async def script(cluster: EmbeddedCluster) -> None:
         cluster.api.create(VMIS, "default", vmi("one"))
         await asyncio.sleep(30)
-        silence(cluster, "virt-handler-node")
+        befall(cluster, kind="freeze", component="virt-handler", seconds=1e6)
         await asyncio.sleep(250)
         assert now(cluster, VMIS, "one")["status"]["phase"] == "Running"
         await asyncio.sleep(200)

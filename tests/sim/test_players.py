@@ -326,7 +326,7 @@ def test_a_player_that_fails_is_the_clusters_failure(clock: VirtualClock) -> Non
         await cluster.stop()
         failure.result()
 
-    with pytest.raises(PlayerError, match="virt-controller worker: ZeroDivisionError: a bug"):
+    with pytest.raises(PlayerError, match="virt-controller-vmi worker: ZeroDivisionError: a bug"):
         clock.run(work())
 
 

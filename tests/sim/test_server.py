@@ -56,8 +56,8 @@ Work = Callable[[Asker], Coroutine[Any, Any, None]]
 
 
 @asynccontextmanager
-async def a_cluster(api_only: bool = False) -> AsyncIterator[Asker]:
-    cluster = EmbeddedCluster(profile.load("fast"), "fast", 0, api_only=api_only)
+async def a_cluster(chosen: str = "fast", api_only: bool = False) -> AsyncIterator[Asker]:
+    cluster = EmbeddedCluster(profile.load(chosen), "test", 0, api_only=api_only)
     await cluster.start()
     timeout = aiohttp.ClientTimeout(total=None)
     try:

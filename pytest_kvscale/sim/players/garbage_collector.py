@@ -50,7 +50,7 @@ class GarbageCollector:
         self._nodes: dict[str, _Node] = {}
         self._dependents: dict[str, dict[str, None]] = {}
         """By the owner's uid: the uids of what it owns."""
-        self._queue = WorkQueue(team, "garbage collector", self._sync, _WORKERS)
+        self._queue = WorkQueue(team, "garbage_collector_attempt_to_delete", self._sync, _WORKERS)
         for each in resources.SERVED:
             if each is not resources.EVENTS:
                 self._listen(each)

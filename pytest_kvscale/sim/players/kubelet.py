@@ -143,7 +143,8 @@ class Kubelet:
         while True:
             await asyncio.sleep(self._profile.node.heartbeat)
             lease = self._client.api.get(LEASES, LEASE_NAMESPACE, self._node).obj
-            await self._client.update(LEASES, merge(lease, {"spec": self._lease_spec()}))
+            renewed = merge(lease, {"spec": self._lease_spec()})
+            await self._client.update(LEASES, renewed, limited=False)
 
     # Its pods -------------------------------------------------------------------------------
 
@@ -264,7 +265,7 @@ class Kubelet:
         if launcher is not None and not launcher.exited.done():
             grace = pod["metadata"].get("deletionGracePeriodSeconds", 30)
             await asyncio.wait((launcher.exited,), timeout=grace)
-        await asyncio.sleep(self._profile.times.tear_down)
+        await self._client.process.work(self._profile.times.tear_down)
 
     # What it reports ------------------------------------------------------------------------
 

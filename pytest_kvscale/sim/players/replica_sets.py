@@ -37,7 +37,7 @@ class ReplicaSetController:
         self._vmis: dict[str, dict[str, Object]] = {}
         """By namespace, by uid."""
         self._failures: collections.Counter[str] = collections.Counter()
-        self._queue = WorkQueue(team, "virt-controller replica sets", self._sync, _WORKERS)
+        self._queue = WorkQueue(team, "virt-controller-replicaset", self._sync, _WORKERS)
         client.listen(VMIRS, self._on_set)
         client.listen(VMIS, self._on_vmi)
 
@@ -71,7 +71,7 @@ class ReplicaSetController:
                 self._queue.add(uid)
 
     async def _sync(self, uid: str) -> None:
-        await asyncio.sleep(self._seconds)
+        await self._client.process.work(self._seconds)
         replica_set = self._sets.get(uid)
         if replica_set is None:
             return

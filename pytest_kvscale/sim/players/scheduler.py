@@ -149,7 +149,7 @@ class Scheduler:
         while True:
             while self._waiting:
                 uid = next(iter(self._waiting))
-                await asyncio.sleep(self._profile.times.schedule)
+                await self._client.process.work(self._profile.times.schedule)
                 pod = self._waiting.pop(uid, None)
                 if pod is None:
                     continue

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from pytest_kvscale.sim.errors import StatusError
+from pytest_kvscale.sim.metrics.queues import QueueAccount
 
 RETRY_SECONDS = 0.05
 
@@ -21,6 +22,8 @@ class Team:
 
     def __init__(self) -> None:
         self._tasks: dict[asyncio.Task[Any], None] = {}
+        self.queues: list[QueueAccount] = []
+        self.ended = False
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
@@ -64,12 +67,20 @@ class WorkQueue:
         self._working: set[str] = set()
         self._again: set[str] = set()
         self._idle = workers
+        self.account = QueueAccount(name)
+        team.queues.append(self.account)
 
     def add(self, key: str) -> None:
         """Have the key looked at."""
+        if self._team.ended:
+            return
         if key in self._working:
+            if key not in self._again:
+                self.account.added(key)
             self._again.add(key)
         elif key not in self._keys:
+            if key not in self.account.waiting:
+                self.account.added(key)
             self._keys[key] = None
             if self._idle:
                 self._idle -= 1
@@ -80,14 +91,17 @@ class WorkQueue:
             while self._keys:
                 key, _ = self._keys.popitem(last=False)
                 self._working.add(key)
+                self.account.taken(key)
                 try:
                     await self._sync(key)
                 except StatusError as refusal:
                     if refusal.code >= 500:
                         raise
                     # Somebody else was faster (409), or it is gone (404): look again.
+                    self.account.retries += 1
                     asyncio.get_running_loop().call_later(RETRY_SECONDS, self.add, key)
                 finally:
+                    self.account.done(key)
                     self._working.discard(key)
                 if key in self._again:
                     self._again.discard(key)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from pytest_kvscale.sim import quantity
 from pytest_kvscale.sim.client import Client, condition_of, with_condition
 from pytest_kvscale.sim.draws import Draws
@@ -51,7 +49,7 @@ class VirtController:
         self._pods: dict[str, Object] = {}
         self._expected: set[str] = set()
         """VMIs (by uid) whose pod has been asked for and not seen yet."""
-        self._queue = WorkQueue(team, "virt-controller", self._sync, _WORKERS)
+        self._queue = WorkQueue(team, "virt-controller-vmi", self._sync, _WORKERS)
         client.listen(VMIS, self._on_vmi)
         client.listen(PODS, self._on_pod)
 
@@ -82,7 +80,7 @@ class VirtController:
         self._queue.add(uid)
 
     async def _sync(self, uid: str) -> None:
-        await asyncio.sleep(self._profile.times.sync)
+        await self._client.process.work(self._profile.times.sync)
         vmi, pod = self._vmis.get(uid), self._pods.get(uid)
         if vmi is None or uid in self._expected:
             return

@@ -85,7 +85,7 @@ class VirtHandler:
         name, faults = vmi["metadata"]["name"], self._profile.faults
         if self._draws.chance(faults.share("qemu_timeout", name), "qemu_timeout", name):
             return
-        await asyncio.sleep(self._profile.times.sync)
+        await self._client.process.work(self._profile.times.sync)
         pod_uid = next(iter(vmi["status"]["activePods"]))
         if not await self._machine.define_domain(pod_uid, name):
             return
@@ -120,7 +120,7 @@ class VirtHandler:
             await asyncio.sleep(grace_period(vmi))
         if launcher is not None and launcher.defined:
             await asyncio.sleep(self._profile.times.guest_stop)
-        await asyncio.sleep(self._profile.times.sync)
+        await self._client.process.work(self._profile.times.sync)
         self._machine.end_launcher(pod_uid, 0)
         not_ready = self._ready("False")
         await self._move(uid, {"Scheduled": "Failed", "Running": "Succeeded"}, not_ready)

@@ -38,7 +38,7 @@ class VmController:
         self._revisions: dict[str, dict[str, Object]] = {}
         """By the VM's uid: its revisions by name."""
         self._failures: collections.Counter[str] = collections.Counter()
-        self._queue = WorkQueue(team, "virt-controller VMs", self._sync, _WORKERS)
+        self._queue = WorkQueue(team, "virt-controller-vm", self._sync, _WORKERS)
         client.listen(VMS, self._on_vm)
         client.listen(VMIS, self._on_vmi)
         client.listen(CONTROLLER_REVISIONS, self._on_revision)
@@ -79,7 +79,7 @@ class VmController:
             held[revision["metadata"]["name"]] = revision
 
     async def _sync(self, key: str) -> None:
-        await asyncio.sleep(self._seconds)
+        await self._client.process.work(self._seconds)
         vm = self._vms.get(key)
         if vm is None:
             await self._release(self._vmis.get(key))
