@@ -53,6 +53,9 @@ def test_the_main_job(suite: Suite) -> None:
             "report: reports/*/report.html",
         ]
     )
+    readme = (SHIPPED.parents[1] / "README.md").read_text(encoding="utf-8")
+    (row,) = (line for line in result.outlines if line.startswith("  400 "))
+    assert f"{row}\n" in readme  # What it shows is what one gets.
     level = of_level(suite)
     assert (level["requested"], level["running"], level["deleted"]) == (400, 400, 400)
     assert (level["left_behind"], level["failures"], level["verdict"]) == (0, {}, "pass")
