@@ -70,6 +70,7 @@ class Outcome:
             "left_behind": figures.left_behind,
             "classes": {name: each.name for name, each in sorted(self.result.findings.items())},
             "made": sorted(self.made),
+            "told": [each["name"] for each in self.rows],
             "left": self.left,
             "problem": self.problem,
         }

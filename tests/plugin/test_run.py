@@ -53,6 +53,9 @@ def test_the_main_job(suite: Suite) -> None:
             "report: reports/*/report.html",
         ]
     )
+    readme = (SHIPPED.parents[1] / "README.md").read_text(encoding="utf-8")
+    (row,) = (line for line in result.outlines if line.startswith("  400 "))
+    assert f"{row}\n" in readme  # What it shows is what one gets.
     level = of_level(suite)
     assert (level["requested"], level["running"], level["deleted"]) == (400, 400, 400)
     assert (level["left_behind"], level["failures"], level["verdict"]) == (0, {}, "pass")
@@ -270,6 +273,43 @@ def test_settings_that_drift_make_a_level_inconclusive(suite: Suite) -> None:
     result.assert_outcomes(passed=1, errors=1)
     is_replayed(suite)
     result.stdout.fnmatch_lines(["somebody else changed KubeVirt settings during the run; left *"])
+
+
+def test_a_run_that_loses_its_turn_creates_nothing_more(suite: Suite) -> None:
+    suite.pytester.makepyfile(
+        test_density="""
+        import asyncio
+        from pytest_kvscale.cluster.client import VMIS
+        from pytest_kvscale.cluster.lease import LEASES, NAME
+        from pytest_kvscale.cluster.system import NAMESPACE
+
+        def test_robbed(kv_cluster, density_run):
+            client = kv_cluster.client
+
+            async def steal():
+                while len((await client.list(VMIS))["items"]) < 5:  # The canary is one.
+                    await asyncio.sleep(1)
+                found = await client.get(LEASES, NAMESPACE, NAME)
+                found["spec"]["holderIdentity"] = "thief"
+                path = LEASES.path(NAMESPACE, NAME)
+                await client.request("update", "PUT", path, body=found)
+
+            async def begin():
+                kv_cluster.thief = asyncio.create_task(steal())
+
+            kv_cluster.run(begin())
+            result = density_run(200)
+            assert result.verdict == "fail"
+            assert result.reasons[0].startswith("our turn on the cluster is lost to run thief (")
+            assert 0 < result.figures.created == result.figures.deleted < 100
+
+        def test_after_it(density_run):
+            density_run(2)
+        """
+    )
+    result = suite.quick("--kvscale-qps=1", "--kvscale-burst=1", "--kvscale-max-lag=1h")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*nothing was created: our turn on the cluster is lost to run*"])
 
 
 def test_a_failed_level_may_be_kept_and_recovered(suite: Suite) -> None:
