@@ -19,6 +19,7 @@ from pytest_kvscale.sim import (
     errors,
     fault_kinds,
     health,
+    lists,
     openapi_answers,
     options,
     subresources,
@@ -282,6 +283,7 @@ class Server:
                 paging = options.list_options(query, watch=False).paging
                 return writer.page(target, api.list(kind, query_of(request, target), paging))
             case "get":
+                lists.check_reached(api.store, query.get("resourceVersion", ""))
                 return writer.stored(target, api.get(kind, namespace, name))
             case "create" if self._guard.answers(kind, target.subresource):
                 reply = self._guard.answer(kind, namespace, name, as_object(body))
