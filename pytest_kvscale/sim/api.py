@@ -125,6 +125,8 @@ class Api:
         if admit is not None and name:
             obj = admit(obj)
         obj = kind_rules.fill(resource, obj)
+        if fields is not None:
+            obj = kind_rules.fill_of_client(resource, obj)
         self._check(resource, name, obj, fields)
         if self.store.get(resource, namespace, name) is not None:
             raise errors.already_exists(resource, name)

@@ -210,7 +210,9 @@ def fits(value: Any, scalar: str, custom: bool) -> bool:
             fitting = isinstance(value, str) and (custom or _is_coded(value, scalar))
         case "integer":
             whole = custom and isinstance(value, float) and value % 1 == 0
-            fitting = isinstance(value, int) or whole
+            fitting = (isinstance(value, int) and -(2**63) <= value < 2**63) or (
+                whole and abs(value) < 2**53
+            )
         case "number":
             fitting = isinstance(value, int | float)
         case "quantity":

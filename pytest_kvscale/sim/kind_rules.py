@@ -48,6 +48,17 @@ def fill(resource: Resource, obj: Object) -> Object:
     return act(obj) if act is not None else obj
 
 
+def fill_of_client(resource: Resource, obj: Object) -> Object:
+    """A client's new object with what admission adds: nobody has seen a new node ready yet."""
+    if resource is not NODES:
+        return obj
+    spec = part(obj, "spec")
+    taints = spec.get("taints") or []
+    if any(isinstance(each, dict) and each.get("key") == _NOT_READY["key"] for each in taints):
+        return obj
+    return {**obj, "spec": {**spec, "taints": [*taints, _NOT_READY]}}
+
+
 def problems(resource: Resource, obj: Object, old: Object | None) -> Iterator[Object]:
     """Causes for a new object, or a change of `old`, that may not be."""
     check = _CHECK.get(resource)
@@ -97,6 +108,7 @@ def _event_problems(event: Object, old: Object | None) -> Iterator[Object]:
 
 # Nodes ------------------------------------------------------------------------------------------
 
+_NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
 _TAINTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 

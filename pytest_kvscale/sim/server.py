@@ -59,6 +59,7 @@ from pytest_kvscale.sim.metrics.apiserver import ApiAccount
 from pytest_kvscale.sim.patch import APPLY_PATCH
 from pytest_kvscale.sim.resources import NODES
 from pytest_kvscale.sim.store import Stored
+from pytest_kvscale.sim.validation import check_said
 from pytest_kvscale.sim.watches import Plan, Watches
 
 CLIENT_CLOSED = 499
@@ -362,6 +363,7 @@ class Server:
                 f"version ({target.api_version})"
             )
         kind = target.resource
+        check_said(kind, obj)
         if kind.status_subresource and not target.subresource and kind is not NODES:
             return {key: value for key, value in obj.items() if key != "status"}
         return obj

@@ -37,6 +37,8 @@ def check_type(resource: Resource, obj: Object, patched: bool = False) -> None:
 
 def _check_custom_type(resource: Resource, obj: Object, patched: bool) -> None:
     kind, version = obj.get("kind") or resource.kind, obj.get("apiVersion")
+    if patched and not (obj.get("kind") and version):
+        raise errors.bad_request("Object 'Kind' is missing")
     if not version or version in _api_versions(resource):
         version = resource.api_version
     wrong = (
@@ -75,6 +77,22 @@ def check_names(namespace: str, name: str, obj: Object) -> None:
         raise errors.bad_request(
             f"the namespace of the object ({place}) does not match the namespace on the request "
             f"({namespace})"
+        )
+
+
+def check_said(resource: Resource, obj: Object) -> None:
+    """400 for a client's custom object that does not say of which kind and version it is."""
+    if not resource.custom:
+        return
+    if not obj.get("kind"):
+        raise errors.bad_request(
+            f"the object provided is unrecognized (must be of type {resource.kind}): Object "
+            "'Kind' is missing"
+        )
+    if not obj.get("apiVersion"):
+        raise errors.bad_request(
+            "the API version in the data (/) does not match the expected API version "
+            f"({resource.api_version})"
         )
 
 
