@@ -189,8 +189,10 @@ async def _cancel_the_rest() -> None:
     for _ in range(_CANCELLED_AT_MOST):
         rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         if not rest:
-            return
+            break
         for task in rest:
             task.cancel()
         # One that cleans up first is cancelled in that, too.
         await asyncio.wait(rest, timeout=_CLEANING)
+    # A watch nobody reads to its end closes its connection here.
+    await asyncio.get_running_loop().shutdown_asyncgens()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 from collections.abc import Callable
@@ -315,9 +316,9 @@ def test_a_watch_shows_its_pass_too(secured: Secured) -> None:
 
     async def work() -> None:
         query = {"timeoutSeconds": "1", "allowWatchBookmarks": "true"}
-        async for event in connection.client.watch(PODS, "default", query, 30):
-            assert event["type"] == "BOOKMARK"
-            break
+        watch = connection.client.watch(PODS, "default", query, 30)
+        async with contextlib.aclosing(watch) as events:
+            assert (await anext(events))["type"] == "BOOKMARK"
 
     connection.run(work())
     connection.close()
