@@ -22,6 +22,7 @@ LOUD = (
     "-vv", "--log-level=DEBUG", "--log-cli-level=DEBUG", "-o", "log_file=everything.log",
     "-o", "log_file_level=DEBUG", "-rA", "--tb=long", "--showlocals", "--full-trace",
     "--kvscale-record", "--kvscale-allow-simulated", "--kvscale-levels=2", "--junitxml=mine.xml",
+    "--kvscale-cooldown=0",
     "--html=mine.html", "-o", "junit_logging=all",
 )  # fmt: skip
 MARKERS = (
@@ -46,7 +47,7 @@ def test_density(density_level, density_run, kv_cluster, slo):
 def secured(tmp_path: Path) -> Iterator[Secured]:
     made = Secured(tmp_path)
     made.tokens.clear()
-    made.tokens["Hush-token"] = User("alice")
+    made.tokens["Hush-token"] = User("alice", groups=("system:masters",))
     yield made
     made.close()
 
@@ -191,6 +192,40 @@ def test_where_nobody_gets_in_under_xdist(loud: Suite, secured: Secured, user: s
 def test_where_the_cluster_is_not_reached(loud: Suite, secured: Secured, cluster: Json) -> None:
     result = run(loud, secured.kubeconfig({"token": "Hush-token"}, cluster))
     assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_in_a_proxy_of_the_environment(
+    loud: Suite, secured: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:Hush-proxy@127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    cluster = {"server": "https://api.nowhere.invalid"}
+    result = run(loud, secured.kubeconfig({"token": "Hush-token"}, cluster))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "cannot connect to the proxy 127.0.0.1:1" in result.stderr.str()
+
+
+def test_in_what_prometheus_is_asked_with(loud: Suite, secured: Secured) -> None:
+    """Whether it answers or not, and where a test fails that holds the settings."""
+    (secured.folder / "file").write_text("Hush-file", encoding="ascii")
+    loud.pytester.makepyfile(
+        test_density="""
+        def test_density(density_level, density_run, kv_settings, kv_prometheus):
+            density_run(density_level)
+            assert not kv_settings
+
+        def test_asking(kv_settings, kv_prometheus):
+            kv_prometheus.query("up")
+        """
+    )
+    path = secured.kubeconfig({"token": "Hush-token"})
+    for url, more in (
+        ("http://me:Hush-password@127.0.0.1:1/some/path", ()),
+        ("http://127.0.0.1:1", (f"--kvscale-prometheus-token-file={secured.folder / 'file'}",)),
+    ):
+        result = run(loud, path, f"--kvscale-prometheus={url}", *more)
+        result.assert_outcomes(failed=2)
+        assert "kv_settings = " in result.stdout.str()
 
 
 @pytest.mark.parametrize("text", ["users: *Hush-token", "token: !Hush-key 1", "users: [Hush-key]"])
