@@ -49,6 +49,9 @@ def review(
         status = _rules_status(spec, user, policy)
     else:
         about = user if kind is SELF_ACCESS_REVIEWS else _subject(kind, spec)
+        named = {key for key, value in (body.get("metadata") or {}).items() if value}
+        if named - ({"namespace"} if kind is LOCAL_ACCESS_REVIEWS else set()):
+            raise _invalid(kind, "metadata", "Invalid value: must be empty")
         status = _access_status(kind, spec, about, namespace, policy)
     metadata = body.get("metadata") or {}
     head = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
@@ -59,7 +62,10 @@ def _access_status(
     kind: Resource, spec: Object, user: User, namespace: str, policy: Policy
 ) -> Object:
     what, path = _mapping(spec, "resourceAttributes"), _mapping(spec, "nonResourceAttributes")
-    if (what is None) == (path is None):
+    if what is not None and path is not None:
+        text = "Invalid value: cannot be specified in combination with resourceAttributes"
+        raise _invalid(kind, "spec.nonResourceAttributes", text)
+    if what is None and path is None:
         text = (
             "Invalid value: exactly one of nonResourceAttributes or resourceAttributes must be "
             "specified"

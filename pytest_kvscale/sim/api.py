@@ -19,6 +19,7 @@ from pytest_kvscale.sim import (
     object_meta,
     ownership,
     patch,
+    pod_rules,
     workloads,
 )
 from pytest_kvscale.sim.changes import (
@@ -32,7 +33,7 @@ from pytest_kvscale.sim.changes import (
 )
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
-from pytest_kvscale.sim.errors import Object
+from pytest_kvscale.sim.errors import Object, StatusError
 from pytest_kvscale.sim.field_check import FieldCheck
 from pytest_kvscale.sim.lists import Page, Paging, Query
 from pytest_kvscale.sim.managed_fields import Writer
@@ -108,12 +109,14 @@ class Api:
             metadata["namespace"] = namespace
         else:
             metadata.pop("namespace", None)
-        if not metadata.get("name") and metadata.get("generateName"):
+        asked_name = metadata.get("name")
+        if not asked_name and metadata.get("generateName"):
             metadata["name"] = self._generate(resource, namespace, metadata["generateName"])
         name = metadata.get("name") or ""
         if resource.namespaced:
-            self._check_namespace(resource, namespace, name)
-        if metadata.pop("resourceVersion", None) not in (None, "", "0"):
+            asked_name = asked_name or metadata.get("generateName") or "Unknown"
+            self._check_namespace(resource, namespace, asked_name)
+        if lists.is_version(metadata.pop("resourceVersion", None)):
             raise errors.bad_request("resourceVersion should not be set on objects to be created")
         obj = self.prepared(resource, name, {**obj, "metadata": metadata})
         if resource.status_subresource and resource.custom:
@@ -122,6 +125,8 @@ class Api:
         if admit is not None and name:
             obj = admit(obj)
         obj = kind_rules.fill(resource, obj)
+        if fields is not None:
+            obj = kind_rules.fill_of_client(resource, obj)
         self._check(resource, name, obj, fields)
         if self.store.get(resource, namespace, name) is not None:
             raise errors.already_exists(resource, name)
@@ -149,6 +154,7 @@ class Api:
         ]
         if fields is not None:
             causes += workloads.problems(resource, obj)
+            causes += pod_rules.problems_of_new(obj) if resource is PODS else ()
         if name and resource in self.rules:
             self.rules[resource](obj)
         if resource.custom:
@@ -216,11 +222,14 @@ class Api:
         if patch.concerns_owners(change, media_type):
             obj = ownership.shown(obj, stored.ownership)
         wanted = patch.apply(resource, obj, change, media_type)
-        check_type(resource, wanted)
-        object_meta.check_types(resource, wanted)
+        try:
+            check_type(resource, wanted, patched=True)
+            object_meta.check_types(resource, wanted)
+            if fields is not None:
+                wanted = fields.read(resource, wanted, stored.obj)
+        except StatusError as refusal:
+            raise errors.invalid_patch(str(refusal)) if refusal.code == 400 else refusal from None
         check_names(namespace, name, wanted)
-        if fields is not None:
-            wanted = fields.read(resource, wanted, stored.obj)
         return self._write(resource, stored, wanted, subresource, dry_run, by, fields)
 
     def apply(

@@ -436,6 +436,6 @@ def _fits(value: Any, scalar: str) -> bool:
             return number
         case "boolean":
             return isinstance(value, bool)
-        case "int-or-string" | "quantity":
+        case "int-or-string" | "int-or-quantity" | "quantity":
             return number or isinstance(value, str)
     return isinstance(value, str)

@@ -11,6 +11,8 @@ from pytest_kvscale.sim.resources import NAMESPACES, Resource
 NOT_OF_CLIENTS = (
     "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "managedFields",
 )  # fmt: skip
+NAME_LABEL = "kubernetes.io/metadata.name"
+"""The label by which a namespace can be selected by its name; it cannot be taken away."""
 SYSTEM_METADATA = (
     "name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation",
     "deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "selfLink",
@@ -57,8 +59,11 @@ def changed(
         new.pop("status", None)
         if "status" in old:
             new["status"] = old["status"]
-    if resource is NAMESPACES and "spec" in old:
-        new["spec"] = old["spec"]
+    if resource is NAMESPACES:
+        named: Object = {**(metadata.get("labels") or {}), NAME_LABEL: held["name"]}
+        new = {**new, "metadata": {**metadata, "labels": named}}
+        if "spec" in old:
+            new["spec"] = old["spec"]
     return new
 
 

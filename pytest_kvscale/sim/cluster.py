@@ -11,6 +11,7 @@ import yaml
 from pytest_kvscale.sim import definitions, discovery, pods, rbac
 from pytest_kvscale.sim.api import Api
 from pytest_kvscale.sim.authentication import Gate
+from pytest_kvscale.sim.changes import NAME_LABEL
 from pytest_kvscale.sim.client import Client
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.component import Component
@@ -269,7 +270,7 @@ class EmbeddedCluster:
 
 def _namespace_admission(namespace: Object) -> Object:
     metadata = namespace["metadata"]
-    labels = {"kubernetes.io/metadata.name": metadata["name"], **(metadata.get("labels") or {})}
+    labels = {**(metadata.get("labels") or {}), NAME_LABEL: metadata["name"]}
     return {
         **namespace,
         "metadata": {**metadata, "labels": labels},

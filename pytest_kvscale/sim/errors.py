@@ -61,6 +61,16 @@ def unsupported(field: str, value: Any, known: Iterable[str]) -> Object:
     return cause("FieldValueNotSupported", field, text)
 
 
+def duplicate(field: str, value: Any) -> Object:
+    """A cause: the value is there twice."""
+    return cause("FieldValueDuplicate", field, f"Duplicate value: {_quoted(value)}")
+
+
+def not_there(field: str, value: Any) -> Object:
+    """A cause: the value names what does not exist."""
+    return cause("FieldValueNotFound", field, f"Not found: {_quoted(value)}")
+
+
 def not_allowed(field: str, why: str) -> Object:
     """A cause: the field may not be set (like this)."""
     return cause("FieldValueForbidden", field, f"Forbidden: {why}")
@@ -120,11 +130,16 @@ def invalid_kind(group: str, kind: str, name: str, causes: list[Object]) -> Stat
     details = {
         **({"name": name} if name else {}),
         **({"group": group} if group else {}),
-        "kind": kind,
+        **({"kind": kind} if kind else {}),
         "causes": causes,
     }
     full = f"{kind}.{group}" if group else kind
     return StatusError(422, "Invalid", f'{full} "{name}" is invalid: {text}', details)
+
+
+def invalid_patch(why: str) -> StatusError:
+    """422: what a patch makes of an object cannot be read."""
+    return invalid_kind("", "", "", [cause("FieldValueInvalid", "patch", f"Invalid value: {why}")])
 
 
 def forbidden(

@@ -7,12 +7,15 @@ it is an object that breaks its definition (422). Fields that a kind does not ha
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from pytest_kvscale.sim import errors, quantity, schema
 from pytest_kvscale.sim.errors import Object
+from pytest_kvscale.sim.object_meta import TIME
 from pytest_kvscale.sim.resources import Resource
 from pytest_kvscale.sim.schema import Type
 
@@ -20,6 +23,14 @@ IGNORE, WARN, STRICT = "Ignore", "Warn", "Strict"
 _OWN = ("apiVersion", "kind", "metadata")
 """What is checked for all kinds alike, elsewhere."""
 _MOST_WARNINGS = 10
+_EITHER = "integer,string"
+_PATTERN = (
+    r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))"
+    r"(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
+)
+"""What the definitions of custom kinds ask of a quantity."""
+_QUANTITY = re.compile(_PATTERN)
+_MICRO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)")
 _NAMES = {"struct": "object", "map": "object", "list": "array"}
 
 
@@ -94,14 +105,29 @@ class FieldCheck:
             declared = kind.field(key)
             if key in _OWN or declared is None or (old is not None and old.get(key) == value):
                 continue
-            for field, found, expected in _type_problems(value, declared, key, True):
-                why = f"{field} in body must be of type {expected}: {json.dumps(_of(found))}"
-                yield {
-                    **errors.invalid_value(field, _of(found), why),
-                    "reason": "FieldValueTypeInvalid",
-                }
+            for problem in _type_problems(value, declared, key, True):
+                yield from _type_causes(*problem)
             for field in _missing(value, declared, key):
                 yield errors.required(field)
+
+
+def _type_causes(field: str, found: Any, expected: str) -> Iterator[Object]:
+    """The causes for one value of a custom object that its definition does not allow."""
+    if expected == _PATTERN:
+        why = f"{field} in body should match '{_PATTERN}'"
+        yield errors.invalid_value(field, found, why)
+        return
+    yield _type_cause(field, found, expected)
+    if expected == _EITHER and found is not None:
+        # The definition says so twice, the second time as a choice of two schemas.
+        why = f'"{field}" must validate at least one schema (anyOf)'
+        yield errors.invalid_value("<nil>", "", why)
+        yield _type_cause(field, found, "integer")
+
+
+def _type_cause(field: str, found: Any, expected: str) -> Object:
+    why = f"{field} in body must be of type {expected}: {json.dumps(_of(found))}"
+    return {**errors.invalid_value(field, _of(found), why), "reason": "FieldValueTypeInvalid"}
 
 
 # Walking ----------------------------------------------------------------------------------------
@@ -129,6 +155,8 @@ def _known(value: Any, kind: Type, path: str, unknown: list[str]) -> Any:
             _known(each, kind.element, f"{path}[{index}]", unknown)
             for index, each in enumerate(value)
         ]
+    if kind.scalar == "quantity" and value is not None:
+        return quantity.canonical(value)
     return value
 
 
@@ -141,6 +169,8 @@ def _type_problems(
     if kind.form == "scalar":
         if not fits(value, kind.scalar, custom):
             yield path, value, _expected(kind.scalar)
+        elif kind.scalar == "int-or-quantity" and not _QUANTITY.fullmatch(str(value or 0)):
+            yield path, value, _PATTERN
         return
     if kind.form == "list" and isinstance(value, list):
         for index, each in enumerate(value):
@@ -174,20 +204,35 @@ def fits(value: Any, scalar: str, custom: bool) -> bool:
     if isinstance(value, bool):
         return scalar == "boolean"
     match scalar:
-        case "string" | "bytes" | "time":
+        case "string":
             fitting = isinstance(value, str)
+        case "bytes" | "time" | "micro-time":
+            fitting = isinstance(value, str) and (custom or _is_coded(value, scalar))
         case "integer":
             whole = custom and isinstance(value, float) and value % 1 == 0
-            fitting = isinstance(value, int) or whole
+            fitting = (isinstance(value, int) and -(2**63) <= value < 2**63) or (
+                whole and abs(value) < 2**53
+            )
         case "number":
             fitting = isinstance(value, int | float)
         case "quantity":
             fitting = _is_quantity(value, custom)
-        case "int-or-string":
+        case "int-or-string" | "int-or-quantity":
             fitting = isinstance(value, int | str)
         case _:
             fitting = scalar != "boolean"
     return fitting
+
+
+def _is_coded(text: str, scalar: str) -> bool:
+    """Whether a text can be decoded as what it stands for."""
+    if scalar != "bytes":
+        return bool((_MICRO_TIME if scalar == "micro-time" else TIME).fullmatch(text))
+    try:
+        base64.b64decode(text.replace("\n", "").replace("\r", ""), validate=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_quantity(value: Any, custom: bool) -> bool:
@@ -202,8 +247,8 @@ def _is_quantity(value: Any, custom: bool) -> bool:
 
 
 _EXPECTED = {
-    "quantity": "integer,string", "int-or-string": "integer,string", "time": "string",
-    "bytes": "string",
+    "quantity": _EITHER, "int-or-string": _EITHER, "int-or-quantity": _EITHER, "time": "string",
+    "micro-time": "string", "bytes": "string",
 }  # fmt: skip
 
 

@@ -12,9 +12,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeGuard
 
-from pytest_kvscale.sim import errors
+from pytest_kvscale.sim import errors, pod_rules
 from pytest_kvscale.sim.errors import Object
-from pytest_kvscale.sim.object_meta import qualified_name_problems
+from pytest_kvscale.sim.object_meta import name_problems, qualified_name_problems
+from pytest_kvscale.sim.pod_rules import PROTOCOLS, part
 from pytest_kvscale.sim.resources import (
     API_SERVICES,
     CLAIMS,
@@ -23,6 +24,7 @@ from pytest_kvscale.sim.resources import (
     DEPLOYMENTS,
     EVENTS,
     LEASES,
+    NODES,
     PODS,
     PRIORITY_CLASSES,
     REPLICA_SETS,
@@ -46,16 +48,21 @@ def fill(resource: Resource, obj: Object) -> Object:
     return act(obj) if act is not None else obj
 
 
+def fill_of_client(resource: Resource, obj: Object) -> Object:
+    """A client's new object with what admission adds: nobody has seen a new node ready yet."""
+    if resource is not NODES:
+        return obj
+    spec = part(obj, "spec")
+    taints = spec.get("taints") or []
+    if any(isinstance(each, dict) and each.get("key") == _NOT_READY["key"] for each in taints):
+        return obj
+    return {**obj, "spec": {**spec, "taints": [*taints, _NOT_READY]}}
+
+
 def problems(resource: Resource, obj: Object, old: Object | None) -> Iterator[Object]:
     """Causes for a new object, or a change of `old`, that may not be."""
     check = _CHECK.get(resource)
     return check(obj, old) if check is not None else iter(())
-
-
-def part(obj: Object, key: str) -> Object:
-    """The object under a key; empty if there is none."""
-    found = obj.get(key)
-    return found if isinstance(found, dict) else {}
 
 
 # Events -----------------------------------------------------------------------------------------
@@ -97,6 +104,37 @@ def _event_problems(event: Object, old: Object | None) -> Iterator[Object]:
         for key in ("involvedObject", "reason", "message", "type", "action"):
             if event.get(key) != old.get(key):
                 yield errors.invalid_value(key, event.get(key), _IMMUTABLE)
+
+
+# Nodes ------------------------------------------------------------------------------------------
+
+_NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
+_TAINTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+
+
+def _node_problems(node: Object, old: Object | None) -> Iterator[Object]:
+    spec = part(node, "spec")
+    if old is not None and spec is old.get("spec"):
+        return
+    seen = set()
+    for index, taint in enumerate(spec.get("taints") or []):
+        if not isinstance(taint, dict):
+            continue
+        field, key, effect = f"spec.taints[{index}]", taint.get("key") or "", taint.get("effect")
+        for why in qualified_name_problems(key):
+            yield errors.invalid_value(f"{field}.key", key, why)
+        if not effect:
+            yield errors.required(f"{field}.effect")
+        elif effect not in _TAINTS:
+            yield errors.unsupported(f"{field}.effect", effect, _TAINTS)
+        if (key, effect) in seen:
+            yield errors.duplicate(field, taint)
+        seen.add((key, effect))
+    for key, shown in (("podCIDRs", "podCIDR"), ("providerID", "providerID")):
+        had = part(old or {}, "spec").get(key)
+        if had and spec.get(key) != had:
+            why = f'node updates may not change {shown} except from "" to valid'
+            yield errors.not_allowed(f"spec.{key}", why)
 
 
 # Leases -----------------------------------------------------------------------------------------
@@ -158,6 +196,7 @@ def _fill_secret(secret: Object) -> Object:
     return filled
 
 
+_ACCOUNT = "kubernetes.io/service-account.name"
 _NEEDED = {
     "kubernetes.io/tls": ("tls.crt", "tls.key"),
     "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
@@ -171,44 +210,19 @@ def _secret_problems(secret: Object, old: Object | None) -> Iterator[Object]:
     yield from _key_problems("data", data)
     if sum(len(str(each)) for each in data.values()) * 3 // 4 > _LARGEST:
         yield errors.too_long("data", _LARGEST)
-    for key in _NEEDED.get(str(secret.get("type")), ()):
+    kind = str(secret.get("type"))
+    for key in _NEEDED.get(kind, ()):
         if key not in data:
+            yield errors.required(f"data[{key}]")
+    account = part(secret["metadata"], "annotations").get(_ACCOUNT)
+    if kind == "kubernetes.io/service-account-token" and not account:
+        yield errors.required(f"metadata.annotations[{_ACCOUNT}]")
+    if kind == "kubernetes.io/basic-auth" and not {"username", "password"} & data.keys():
+        for key in ("username", "password"):
             yield errors.required(f"data[{key}]")
     if old is not None and secret.get("type") != old.get("type"):
         yield errors.invalid_value("type", secret.get("type"), _IMMUTABLE)
     yield from _frozen(secret, old, ("data",))
-
-
-# Pods -------------------------------------------------------------------------------------------
-
-_POD_MAY_CHANGE = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds")
-
-
-def _pod_problems(pod: Object, old: Object | None) -> Iterator[Object]:
-    if old is None or pod.get("spec") is old.get("spec"):
-        return
-    if _fixed_spec(part(pod, "spec")) != _fixed_spec(part(old, "spec")):
-        why = (
-            "pod updates may not change fields other than `spec.containers[*].image`,"
-            "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only "
-            "additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to "
-            "be set to 1 if it was previously negative)"
-        )
-        yield errors.not_allowed("spec", why)
-    kept = part(pod, "spec").get("tolerations") or []
-    if any(each not in kept for each in part(old, "spec").get("tolerations") or []):
-        why = "existing toleration can not be modified except its tolerationSeconds"
-        yield errors.not_allowed("spec.tolerations", why)
-
-
-def _fixed_spec(spec: Object) -> Object:
-    fixed = {key: value for key, value in spec.items() if key not in _POD_MAY_CHANGE}
-    for group in ("containers", "initContainers"):
-        if isinstance(fixed.get(group), list):
-            fixed[group] = [
-                {**each, "image": ""} if isinstance(each, dict) else each for each in fixed[group]
-            ]
-    return fixed
 
 
 # Services, claims, classes, workloads -----------------------------------------------------------
@@ -253,6 +267,7 @@ def _service_problems(service: Object, old: Object | None) -> Iterator[Object]:
             yield errors.invalid_value(f"spec.ports[{index}].port", number or 0, why)
         if len(ports) > 1 and not (isinstance(port, dict) and port.get("name")):
             yield errors.required(f"spec.ports[{index}].name")
+    yield from _port_problems([each for each in ports if isinstance(each, dict)])
     known = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
     if spec.get("type") not in known:
         yield errors.unsupported("spec.type", spec.get("type"), known)
@@ -260,6 +275,23 @@ def _service_problems(service: Object, old: Object | None) -> Iterator[Object]:
     if address and spec.get("clusterIP") != address and spec.get("type") != "ExternalName":
         why = "may not change once set"
         yield errors.invalid_value("spec.clusterIPs[0]", [spec.get("clusterIP")], why)
+
+
+def _port_problems(ports: list[Object]) -> Iterator[Object]:
+    names: set[str] = set()
+    doors: set[tuple[Any, Any]] = set()
+    for index, port in enumerate(ports):
+        name, protocol = port.get("name"), port.get("protocol", "TCP")
+        if name and name in names:
+            yield errors.duplicate(f"spec.ports[{index}].name", name)
+        for why in name_problems("label", name) if name else ():
+            yield errors.invalid_value(f"spec.ports[{index}].name", name, why)
+        if protocol not in PROTOCOLS:
+            yield errors.unsupported(f"spec.ports[{index}].protocol", protocol, PROTOCOLS)
+        if (port.get("port"), protocol) in doors:
+            yield errors.duplicate(f"spec.ports[{index}]", port)
+        names.add(name or "")
+        doors.add((port.get("port"), protocol))
 
 
 def _fill_claim(claim: Object) -> Object:
@@ -332,10 +364,11 @@ _FILL: dict[Resource, Fill] = {
 }
 _CHECK: dict[Resource, Check] = {
     EVENTS: _event_problems,
+    NODES: _node_problems,
     LEASES: _lease_problems,
     CONFIG_MAPS: _config_map_problems,
     SECRETS: _secret_problems,
-    PODS: _pod_problems,
+    PODS: pod_rules.problems_of_change,
     SERVICES: _service_problems,
     CLAIMS: _claim_problems,
     PRIORITY_CLASSES: _priority_class_problems,

@@ -76,6 +76,11 @@ class Paging:
     match: str = ""
 
 
+def is_version(text: str | None) -> bool:
+    """Whether a text stands for a version; '0' and what is no number do not."""
+    return bool(text and text.isascii() and text.isdecimal() and 0 < int(text) < 2**64)
+
+
 def version_of(text: str) -> int:
     """A resource version that a client sent; 400 for one that is none, 0 for none at all."""
     if not text:
@@ -86,6 +91,13 @@ def version_of(text: str) -> int:
             f'strconv.ParseUint: parsing "{text}": invalid syntax'
         )
     return int(text)
+
+
+def check_reached(store: Store, text: str) -> None:
+    """400 for what is no version, 504 for one that is still to come."""
+    version = version_of(text)
+    if version > store.version:
+        raise errors.too_large_version(version, store.version)
 
 
 def list_page(store: Store, resource: Resource, query: Query, paging: Paging) -> Page:

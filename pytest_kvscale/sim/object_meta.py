@@ -46,6 +46,8 @@ _RULES: dict[NameRule, tuple[str, int, str]] = {
 _COMPILED = {rule: re.compile(pattern) for rule, (pattern, _, _) in _RULES.items()}
 _QUALIFIED = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 _LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+"""How a time is written."""
 _STANDARD_FINALIZERS = ("kubernetes", ORPHAN, FOREGROUND)
 _LONGEST_ANNOTATIONS = 256 * 1024
 SUFFIX_LENGTH = 5
@@ -147,6 +149,10 @@ def _type_problem(metadata: Any) -> str:
     for key in _TEXTS:
         if not isinstance(metadata.get(key), str | None):
             return f"ObjectMeta.metadata.{key} of type string"
+    for key in ("creationTimestamp", "deletionTimestamp"):
+        held = metadata.get(key)
+        if held is not None and not (isinstance(held, str) and TIME.fullmatch(held)):
+            return f"ObjectMeta.metadata.{key} of type Time"
     for key in ("labels", "annotations"):
         held = metadata.get(key)
         if held is None:

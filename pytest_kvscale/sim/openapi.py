@@ -23,9 +23,11 @@ _SCALARS: Mapping[str, Object] = {
     "number": {"type": "number", "format": "double"},
     "boolean": {"type": "boolean"},
     "time": {"type": "string", "format": "date-time"},
+    "micro-time": {"type": "string", "format": "date-time"},
     "bytes": {"type": "string", "format": "byte"},
     "quantity": {"type": "string"},
     "int-or-string": {"type": "string", "format": "int-or-string"},
+    "int-or-quantity": {"type": "string", "format": "int-or-string"},
     "any": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
 }
 _WORDS = {

@@ -75,10 +75,10 @@ def _json_patch(obj: Object, patch: Any) -> Object:
             f"Request entity is too large: The allowed maximum operations in a JSON patch is "
             f"{MOST_OPERATIONS}, got {len(patch)}",
         )
+    if not all(isinstance(each, dict) for each in patch):
+        raise bad_request("error decoding patch: an operation is an object")
     try:
         return _must_be_object(jsonpatch.JsonPatch(patch).apply(copy.deepcopy(obj)))
-    except jsonpatch.InvalidJsonPatch as problem:
-        raise bad_request(f"error decoding patch: {problem}") from None
     except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException):
         message = "the server rejected our request due to an error in our request"
         raise StatusError(422, "Invalid", message, {}) from None

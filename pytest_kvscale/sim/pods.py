@@ -42,8 +42,13 @@ def _filled(spec: Object) -> Object:
         "restartPolicy": "Always",
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "dnsPolicy": "ClusterFirst",
-        "schedulerName": "default-scheduler",
         "serviceAccountName": "default",
+        "serviceAccount": spec.get("serviceAccountName", "default"),
+        "securityContext": {},
+        "schedulerName": "default-scheduler",
+        "priority": 0,
+        "enableServiceLinks": True,
+        "preemptionPolicy": "PreemptLowerPriority",
         **spec,
         "tolerations": _tolerations(spec.get("tolerations") or []),
     }
@@ -88,8 +93,14 @@ def _container(container: Object) -> Object:
     resources = container.get("resources") or {}
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     both = {**limits, **requests}
+    filled = container
+    if "ports" in container:
+        ports = [{"protocol": "TCP", **each} for each in container["ports"] or ()]
+        filled = {**container, "ports": ports}
     return {
-        **container,
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "File",
+        **filled,
         "imagePullPolicy": container.get("imagePullPolicy") or _pull_policy(container["image"]),
         "resources": {**resources, **({"requests": both} if both else {})},
     }

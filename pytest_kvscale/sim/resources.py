@@ -80,7 +80,8 @@ PODS = Resource(
     "", "v1", "Pod", "pods", ("po",), ("all",), status_subresource=True,
     field_selectors=(
         "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",
-        "spec.hostNetwork", "status.phase", "status.podIP", "status.nominatedNodeName",
+        "spec.hostNetwork", "status.phase", "status.podIP", "status.podIPs",
+        "status.nominatedNodeName",
     ),
     generation=False, returns_deleted=True,
 )  # fmt: skip
@@ -174,6 +175,7 @@ PRIORITY_CLASSES = Resource(
 )  # fmt: skip
 SERVICES = Resource(
     "", "v1", "Service", "services", ("svc",), ("all",), status_subresource=True,
+    field_selectors=("spec.clusterIP", "spec.type"),
     generation=False, names="service", create_on_update=True, returns_deleted=True,
 )  # fmt: skip
 CLAIMS = Resource(

@@ -19,6 +19,7 @@ from pytest_kvscale.sim import (
     errors,
     fault_kinds,
     health,
+    lists,
     openapi_answers,
     options,
     subresources,
@@ -58,6 +59,7 @@ from pytest_kvscale.sim.metrics.apiserver import ApiAccount
 from pytest_kvscale.sim.patch import APPLY_PATCH
 from pytest_kvscale.sim.resources import NODES
 from pytest_kvscale.sim.store import Stored
+from pytest_kvscale.sim.validation import check_said
 from pytest_kvscale.sim.watches import Plan, Watches
 
 CLIENT_CLOSED = 499
@@ -282,6 +284,7 @@ class Server:
                 paging = options.list_options(query, watch=False).paging
                 return writer.page(target, api.list(kind, query_of(request, target), paging))
             case "get":
+                lists.check_reached(api.store, query.get("resourceVersion", ""))
                 return writer.stored(target, api.get(kind, namespace, name))
             case "create" if self._guard.answers(kind, target.subresource):
                 reply = self._guard.answer(kind, namespace, name, as_object(body))
@@ -360,6 +363,7 @@ class Server:
                 f"version ({target.api_version})"
             )
         kind = target.resource
+        check_said(kind, obj)
         if kind.status_subresource and not target.subresource and kind is not NODES:
             return {key: value for key, value in obj.items() if key != "status"}
         return obj

@@ -13,9 +13,14 @@ from pytest_kvscale.sim.field_check import FieldCheck
 from pytest_kvscale.sim.resources import KUBEVIRTS, VMIRS, VMIS, VMS, Resource
 
 
-def check_type(resource: Resource, obj: Object) -> None:
-    """400 for an object of another kind or version than the path says."""
+def check_type(resource: Resource, obj: Object, patched: bool = False) -> None:
+    """400 for an object of another kind or version than the path says.
+
+    A custom one of the right version can be read, but its kind may not be that (422).
+    """
     kind, version = obj.get("kind"), obj.get("apiVersion")
+    if resource.custom and isinstance(kind, str | None) and isinstance(version, str | None):
+        _check_custom_type(resource, obj, patched)
     if kind not in (None, "", resource.kind):
         raise errors.bad_request(
             f"{kind} in version {version!r} cannot be handled as a {resource.kind}: "
@@ -28,6 +33,26 @@ def check_type(resource: Resource, obj: Object) -> None:
         )
     if not isinstance(obj.get("metadata") or {}, dict):
         raise errors.bad_request("metadata must be an object")
+
+
+def _check_custom_type(resource: Resource, obj: Object, patched: bool) -> None:
+    kind, version = obj.get("kind") or resource.kind, obj.get("apiVersion")
+    if patched and not (obj.get("kind") and version):
+        raise errors.bad_request("Object 'Kind' is missing")
+    if not version or version in _api_versions(resource):
+        version = resource.api_version
+    wrong = (
+        errors.invalid_value(field, found, f"must be {expected}")
+        for field, found, expected in (
+            ("kind", kind, resource.kind),
+            ("apiVersion", version, resource.api_version),
+        )
+        if found != expected
+    )
+    causes = list(wrong)
+    if causes and (patched or version == resource.api_version):
+        name = str((obj.get("metadata") or {}).get("name") or "")
+        raise errors.invalid(resource, name, causes)
 
 
 def _api_versions(resource: Resource) -> list[str]:
@@ -52,6 +77,22 @@ def check_names(namespace: str, name: str, obj: Object) -> None:
         raise errors.bad_request(
             f"the namespace of the object ({place}) does not match the namespace on the request "
             f"({namespace})"
+        )
+
+
+def check_said(resource: Resource, obj: Object) -> None:
+    """400 for a client's custom object that does not say of which kind and version it is."""
+    if not resource.custom:
+        return
+    if not obj.get("kind"):
+        raise errors.bad_request(
+            f"the object provided is unrecognized (must be of type {resource.kind}): Object "
+            "'Kind' is missing"
+        )
+    if not obj.get("apiVersion"):
+        raise errors.bad_request(
+            "the API version in the data (/) does not match the expected API version "
+            f"({resource.api_version})"
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from pytest_kvscale.sim import errors, selectors
 from pytest_kvscale.sim.errors import Object, StatusError
-from pytest_kvscale.sim.kind_rules import part
+from pytest_kvscale.sim.pod_rules import part
 from pytest_kvscale.sim.resources import (
     DAEMON_SETS,
     DEPLOYMENTS,

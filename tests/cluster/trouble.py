@@ -32,7 +32,7 @@ LONGEST = 6 * 3600.0
 """Seconds of cluster time after which a run hangs."""
 OUTLINE = """
 extends: fast
-node: {{heartbeat: 20}}
+node: {{heartbeat: 10}}
 times:
   sandbox_retry: 20
   sandbox_deadline: 10

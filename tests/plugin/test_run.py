@@ -373,7 +373,7 @@ def test_a_failing_assertion_of_ones_own_stands_beside_the_verdict(suite: Suite)
 def test_a_long_level_tells_how_far_it_is_unless_it_is_to_be_quiet(suite: Suite) -> None:
     suite.profile("kubevirt: {max_devices: 2}")
     arguments = ("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=3", "--kvscale-tune=none",
-                 "--kvscale-stall=6m")  # fmt: skip
+                 "--kvscale-stall=6m", "--kvscale-force")  # fmt: skip
     result = suite.run(*arguments)
     result.stdout.fnmatch_lines(
         [

@@ -68,7 +68,9 @@ def test_a_json_patch_is_applied_in_order() -> None:
     [
         ([{"op": "remove", "path": "/none"}], 422),
         ([{"op": "test", "path": "/a", "value": 2}], 422),
-        ([{"op": "fly", "path": "/a"}], 400),
+        ([{"op": "fly", "path": "/a"}], 422),
+        ([{"op": "add"}], 422),
+        (["add"], 400),
         ({"op": "remove"}, 400),
     ],
 )
