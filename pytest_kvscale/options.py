@@ -65,8 +65,8 @@ class Settings:
     """Whether to run a level that cannot fit."""
     keep: bool = False
     """Whether to leave the objects of a level that failed."""
-    prometheus: str = "auto"
-    """A URL, auto (look for it in the cluster) or none."""
+    prometheus: str = dataclasses.field(default="auto", repr=False)
+    """A URL (it may hold a password), auto (look for it in the cluster) or none."""
     prometheus_token_file: Path | None = None
     prometheus_ca: Path | None = None
     report_dir: Path = Path("reports")

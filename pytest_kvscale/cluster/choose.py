@@ -50,12 +50,15 @@ class Identity:
     seed: int | None = None
 
     def text(self) -> str:
-        """One line for people: `SIMULATED` first, where it is."""
+        """One line for people: `SIMULATED` first, where it is.
+
+        One in this process has no context, and its address tells nobody anything.
+        """
+        where = f" {self.server} (context {self.context})" if self.context else ""
         if self.simulated == "sim":
-            return f"SIMULATED cluster: profile {self.profile}, seed {self.seed}"
+            return f"SIMULATED cluster{where}: profile {self.profile}, seed {self.seed}"
         mark = "SIMULATED (hollow nodes) " if self.simulated == "hollow" else ""
-        context = f" (context {self.context})" if self.context else ""
-        return f"{mark}cluster {self.server}{context}"
+        return f"{mark}cluster{where or f' {self.server}'}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -254,6 +254,19 @@ def test_ctrl_c_ends_a_rest_at_once(suite: Suite) -> None:
     assert len(suite.results["cluster"]["tuning"]["changes"]) == 10
 
 
+def test_a_canary_that_fails_stops_the_run_with_its_class(suite: Suite) -> None:
+    suite.profile("faults: {names: canary-*, launcher_crash: 1}")
+    result = suite.run("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=2,3")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        ["the canary failed: LauncherCrash", "nothing was created: the canary failed: LauncherCr*"]
+    )
+    results = suite.results
+    assert results["levels"] == []
+    assert results["run"]["canary"]["verdict"] == "fail"
+    assert results["run"]["canary"]["failures"] == {"LauncherCrash": 1}
+
+
 def test_settings_that_drift_make_a_level_inconclusive(suite: Suite) -> None:
     suite.pytester.makepyfile(
         test_density="""

@@ -193,6 +193,40 @@ def test_where_the_cluster_is_not_reached(loud: Suite, secured: Secured, cluster
     assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 
+def test_in_a_proxy_of_the_environment(
+    loud: Suite, secured: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:Hush-proxy@127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    cluster = {"server": "https://api.nowhere.invalid"}
+    result = run(loud, secured.kubeconfig({"token": "Hush-token"}, cluster))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "cannot connect to the proxy 127.0.0.1:1" in result.stderr.str()
+
+
+def test_in_what_prometheus_is_asked_with(loud: Suite, secured: Secured) -> None:
+    """Whether it answers or not, and where a test fails that holds the settings."""
+    (secured.folder / "file").write_text("Hush-file", encoding="ascii")
+    loud.pytester.makepyfile(
+        test_density="""
+        def test_density(density_level, density_run, kv_settings, kv_prometheus):
+            density_run(density_level)
+            assert not kv_settings
+
+        def test_asking(kv_settings, kv_prometheus):
+            kv_prometheus.query("up")
+        """
+    )
+    path = secured.kubeconfig({"token": "Hush-token"})
+    for url, more in (
+        ("http://me:Hush-password@127.0.0.1:1/some/path", ()),
+        ("http://127.0.0.1:1", (f"--kvscale-prometheus-token-file={secured.folder / 'file'}",)),
+    ):
+        result = run(loud, path, f"--kvscale-prometheus={url}", *more)
+        result.assert_outcomes(failed=2)
+        assert "kv_settings = " in result.stdout.str()
+
+
 @pytest.mark.parametrize("text", ["users: *Hush-token", "token: !Hush-key 1", "users: [Hush-key]"])
 def test_in_a_malformed_kubeconfig(loud: Suite, secured: Secured, text: str) -> None:
     path = secured.folder / "config"

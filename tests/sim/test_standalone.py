@@ -79,7 +79,7 @@ def test_the_same_suite_runs_on_it_as_on_a_real_cluster(
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
         [
-            "kvscale: SIMULATED cluster: profile fast, seed 0",
+            "kvscale: SIMULATED cluster http://127.0.0.1:* (context *): profile fast, seed 0",
             "    5      5/5 * none      pass",
             "    3      3/3 * none      pass",
         ]
