@@ -11,7 +11,7 @@ from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.sim import quantity
 from tests.sim.staging import Json
 from tests.sim.test_server import Asker, a_cluster
-from tests.sim.wire import JSON_PATCH, MERGE, STRATEGIC, vmi
+from tests.sim.wire import APPLY, JSON_PATCH, MERGE, STRATEGIC, vmi
 
 Work = Callable[[Asker], Coroutine[Any, Any, None]]
 VMIS = "/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstances"
@@ -335,6 +335,22 @@ def test_a_namespace_keeps_the_label_with_its_name(run: Callable[[Work], None]) 
         assert made["metadata"]["labels"] == {label: "n"}
         _, put = await ask("PUT", "/api/v1/namespaces/n", {"metadata": {"name": "n"}})
         assert put["metadata"]["labels"] == {label: "n"}
+
+    run(work)
+
+
+def test_an_applied_pod_is_made_like_any_other(run: Callable[[Work], None]) -> None:
+    async def work(ask: Asker) -> None:
+        path = f"{CORE}/pods/p?fieldManager=me"
+        head = {"apiVersion": "v1", "kind": "Pod"}
+        wanted = {**head, **holding(resources={"requests": {"cpu": "1000m"}})}
+        status, made = await ask("PATCH", path, wanted, APPLY)
+        assert status == 201
+        assert made["spec"]["containers"][0]["resources"] == {"requests": {"cpu": "1"}}
+        assert (await ask("PATCH", path, wanted, APPLY))[0] == 200
+        wrong = {**head, **pod("q", dnsPolicy="Odd")}
+        status, refusal = await ask("PATCH", f"{CORE}/pods/q?fieldManager=me", wrong, APPLY)
+        assert (status, causes(refusal)) == (422, [(UNSUPPORTED, "spec.dnsPolicy")])
 
     run(work)
 
