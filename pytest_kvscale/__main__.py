@@ -110,6 +110,7 @@ def replay(path: Path, slo: Path | None = None) -> dict[str, object]:
 
     lines = recording.read(path)
     plan = next((line for line in lines if line["stream"] == "plan"), {})
+    by = next((line for line in lines if line["stream"] == "judged"), {})
     try:
         found = figures(recording.replay(lines), plan.get("level"), plan.get("qps"))
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
@@ -118,7 +119,11 @@ def replay(path: Path, slo: Path | None = None) -> dict[str, object]:
         (str(line["how"]) for line in lines if line["stream"] == "end"), "end of recording"
     )
     _, limits = (None, objectives.NO_OBJECTIVES) if slo is None else objectives.load(slo)
-    return level_object(judge(found.requested, found, limits, ended=ended))
+    result = judge(
+        found.requested, found, limits, by.get("max_lag"), ended, by.get("problem", ""),
+        doubts=by.get("doubts", ()), kept=by.get("kept", ""),
+    )  # fmt: skip
+    return level_object(result)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ from pytest_kvscale.last_words import LastWords
 from pytest_kvscale.load.create import Creator
 from pytest_kvscale.load.delete import Deleter
 from pytest_kvscale.load.pacing import offsets
+from pytest_kvscale.measure import recording
 from pytest_kvscale.measure.figures import Figures, figures
 from pytest_kvscale.measure.observe import Observer, left_behind
 from pytest_kvscale.measure.recording import Recorder
@@ -152,6 +153,11 @@ class LevelRun:
     def level(self) -> int:
         """How many VMIs it is to be."""
         return self._plan.level
+
+    def note_judged(self, **by: Any) -> None:
+        """Add to the recording, if there is one, what else the level was judged by."""
+        if self._plan.recording is not None and self.end is not None:
+            recording.add(self._plan.recording, self.end - self._start, "judged", **by)
 
     def figures(self) -> Figures:
         """What was measured so far."""

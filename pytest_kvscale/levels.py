@@ -86,10 +86,8 @@ class Levels:
             return self._refuse(level, label, foreseen, objectives)
         doubts = self._drift("before")
         cooldown = self._resting.as_json()
-        recording = None
-        if run.settings.record:
-            recording = run.folder.make() / f"{label}-recording.jsonl.gz"
-        plan = self._plan(level, run.templates.level(level, run.place), recording)
+        objects = run.templates.level(level, run.place)
+        plan = self._plan(level, objects, self._recording(label))
         if run.settings.keep:
             plan = dataclasses.replace(plan, keep_if=lambda: self._failed(running, objectives))
         notes = self._notes(f"level {label}", plan)
@@ -102,7 +100,7 @@ class Levels:
             run.connection.run(running.run())
             doubts += self._drift("after")
             figures = running.figures()
-            work = meter.end(running.observer, figures.clocks["distance"], figures.created)
+            work = meter.end(running.observer, figures.clocks, figures.created)
             counted = run.connection.run(work)
         except KeyboardInterrupt:
             problem = "the level was interrupted"
@@ -114,24 +112,35 @@ class Levels:
             problem = f"the level broke off: {type(broken).__name__}: {broken}"
             raise
         finally:
+            # Where no pace was asked for, nothing can fall behind it.
+            max_lag = None if plan.pace is None else run.settings.max_lag
+            problem = running.problem or problem
+            kept = self._say_kept(level) if running.kept else ""
+            running.note_judged(max_lag=max_lag, problem=problem, doubts=doubts, kept=kept)
             result = judge(
                 level,
                 running.figures(),
                 objectives,
-                # Where no pace was asked for, nothing can fall behind it.
-                None if plan.pace is None else run.settings.max_lag,
+                max_lag,
                 running.ended,
-                running.problem or problem,
+                problem,
                 running.harness(),
                 cooldown,
                 () if running.kept else running.left(),
                 doubts,
-                self._say_kept(level) if running.kept else "",
+                kept,
                 counted,
             )
             self._keep(result, running, label, foreseen)
             self._resting.ended(running.end)
         return result
+
+    def _recording(self, label: str) -> Path | None:
+        """Where a level is recorded, if it is."""
+        run = self._run
+        if not run.settings.record:
+            return None
+        return run.folder.make() / f"{label}-recording.jsonl.gz"
 
     @staticmethod
     def _failed(running: LevelRun, objectives: Objectives) -> bool:

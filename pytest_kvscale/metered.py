@@ -16,6 +16,7 @@ from pytest_kvscale.cluster.clock import now, utc_now
 from pytest_kvscale.cluster.component_metrics import Snapshot
 from pytest_kvscale.cluster.prometheus import Access, Prometheus, PrometheusError, by_url, find
 from pytest_kvscale.measure import control_plane
+from pytest_kvscale.measure.clocks import Clocks
 from pytest_kvscale.measure.cost import nothing
 from pytest_kvscale.measure.counted import Counted
 from pytest_kvscale.measure.observe import Observer
@@ -26,10 +27,12 @@ SLACK = 90.0
 """Seconds after a level within which Prometheus must have scraped once more."""
 LOOK_BACK = 300.0
 """Seconds before a level in which a counter's last sample is looked for."""
-_PAUSE = 5.0
+_LAG = 1.0
+"""Seconds by which a component may know of something later than we do."""
+_PAUSE = 1.0
 _ALL = "|".join(f"(kubevirt_)?{name}" for name in control_plane.NAMES)
 _OURS = '{__name__=~"%s",container=~"virt-.*|"}'
-_SERVED = f"sum by (instance, job, verb, resource) ({control_plane.SERVED})"
+_SERVED = f"sum by (instance, job, verb, resource, subresource) ({control_plane.SERVED})"
 
 
 async def prometheus_of(client: Client, setting: str, access: Access) -> Found:
@@ -75,18 +78,17 @@ class Meter:
         if self._prometheus is None:
             self._before, self._began = await self._snapshot(), now()
 
-    async def end(self, observer: Observer, distance: float | None, vmis: int) -> Counted:
-        """The level is over, its deletion too.
-
-        `distance` is our clock minus the server's date, None if that is not known.
-        """
+    async def end(self, observer: Observer, clocks: Clocks, vmis: int) -> Counted:
+        """The level is over, its deletion too; so many VMIs were created."""
         if self._prometheus is None:
             return await self._from_components(vmis)
         sent = [each.sent for each in observer.timelines.values() if each.sent is not None]
+        distance, unsure = clocks["distance"], clocks["uncertainty"] or 0.0
         if distance is None or not sent or observer.level_end is None:
             note = "Prometheus was not asked: the server stamped nothing, so the time is not known"
             return Counted({}, note, nothing(note), ())
-        window = Window(min(sent) - distance, observer.level_end - distance)
+        start, end = min(sent) - distance, observer.level_end - distance
+        window = Window(start - unsure, end + unsure + _LAG)
         try:
             return await self._from_prometheus(self._prometheus, window, distance, observer, vmis)
         except PrometheusError as problem:

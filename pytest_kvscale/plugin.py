@@ -17,6 +17,7 @@ from pytest_kvscale.fixtures import (  # noqa: F401 - pytest finds fixtures by n
     kv_cluster,
     kv_namespace,
     kv_node,
+    kv_prometheus,
     kv_settings,
     kv_tuning,
     slo,
@@ -183,7 +184,8 @@ class Hooks:
             return
         from pytest_kvscale.cluster.cooldown import NotSettledError
 
-        if isinstance(problem, NotSettledError):
+        # What a worker of xdist could not do that its controller could is a sentence as well.
+        if isinstance(problem, NotSettledError | ConfigurationError):
             pytest.fail(str(problem), pytrace=False)
         raise problem
 

@@ -31,6 +31,9 @@ HOME_KUBECONFIG = Path("~/.kube/config")
 IN_CLUSTER_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 PATIENCE = 15.0
 """Seconds a cluster is given to say what it is and what a run has to know of it."""
+SILENCE = 8.0
+"""Seconds within which it must say something of that: with the time pytest and xdist's workers
+take to start, whoever waits is told within 15 seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Connection:
         async def in_time() -> T:
             begin = asyncio.get_running_loop().time()
             try:
-                return await _or_explain(work, self.client, self._patience)
+                return await _or_explain(work, self.client, min(SILENCE, self._patience))
             finally:
                 self._patience -= asyncio.get_running_loop().time() - begin
 
@@ -230,7 +233,7 @@ async def _open(
     else:
         client = transport.open_access(_access(choice, environment, in_cluster_token), environment)
     try:
-        identity = await _or_explain(_identify(client), client, PATIENCE)
+        identity = await _or_explain(_identify(client), client, SILENCE)
         if not choice.embedded and identity.simulated != "false":
             _refuse_simulated(settings, identity)
     except BaseException:
@@ -293,9 +296,10 @@ async def _or_explain(work: Coroutine[Any, Any, T], client: Client, patience: fl
     from pytest_kvscale.cluster.client import ApiError, LostConnectionError
     from pytest_kvscale.cluster.troubles import explain
 
+    patience = max(round(patience, 1), 0.0)
     try:
-        async with asyncio.timeout(max(patience, 0.0)):
+        async with asyncio.timeout(patience):
             return await work
     except (ApiError, LostConnectionError, TimeoutError) as problem:
-        sentence = explain(problem, client, PATIENCE)
+        sentence = explain(problem, client, patience)
     raise ConfigurationError(sentence)

@@ -117,6 +117,11 @@ class Client:
         self._extra = dict(extra or {})
         self._places = asyncio.Semaphore(CONNECTIONS)
 
+    @property
+    def awaited(self) -> str:
+        """Whom its requests wait for before they are sent; see `Credentials.awaited`."""
+        return self._credentials.awaited
+
     def __repr__(self) -> str:
         return f"<Client of {self.name}>"
 

@@ -74,6 +74,11 @@ class Pass:
 class Credentials(Protocol):
     """Who has a pass for each request."""
 
+    @property
+    def awaited(self) -> str:
+        """Whom requests are waiting for, since there is no pass yet; "" if they are not."""
+        ...
+
     async def current(self) -> Pass:
         """The pass to show now. Raises `NoCredentialsError` if there is none to be had."""
         ...
@@ -85,6 +90,8 @@ class Credentials(Protocol):
 
 class Fixed:
     """One pass for the whole run."""
+
+    awaited = ""
 
     def __init__(self, shown: Pass | None = None) -> None:
         self._pass = shown or Pass()
@@ -117,6 +124,11 @@ def issued(shown: Pass, life: float | None) -> Issued:
 class Source(Protocol):
     """Where passes come from."""
 
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        ...
+
     async def issue(self) -> Issued:
         """A new pass. Raises `NoCredentialsError`."""
         ...
@@ -133,6 +145,11 @@ class Renewing:
         self._failure: tuple[float, str] = (float("-inf"), "")
         """When a renewal failed last, and with what."""
         self._refused_at = float("-inf")
+
+    @property
+    def awaited(self) -> str:
+        """See `Credentials.awaited`."""
+        return self._source.name if self._pass is None and self._running is not None else ""
 
     async def current(self) -> Pass:
         """See `Credentials.current`."""
@@ -198,6 +215,7 @@ class TokenFile:
     def __init__(
         self, path: Path, more: tuple[tuple[str, str], ...] = (), tls: ssl.SSLContext | None = None
     ) -> None:
+        self.name = f"the token file {path}"
         self._path = path
         self._more = more
         self._tls = tls

@@ -35,6 +35,10 @@ DURATION = 60.0
 RENEW_EVERY = DURATION / 3
 GIVE_UP_AFTER = DURATION * 2 / 3
 """Seconds without a renewal after which we stop, well before somebody else may begin."""
+FIRST_ANSWER = 15.0
+"""Seconds the API is given to say whose turn it is."""
+WITHOUT_ANSWER = 300.0
+"""Seconds for which a run that waits for another one bears an API that does not answer."""
 LOOK_EVERY = 5.0
 TELL_EVERY = 60.0
 
@@ -64,9 +68,19 @@ class Turn:
         loop = asyncio.get_running_loop()
         began = loop.time()
         told: float | None = None
-        seen, since = "", began
+        seen, since, answered, good_for = "", began, began, DURATION
         while True:
-            held = await self._hold()
+            dead = seen if loop.time() >= since + good_for else ""
+            try:
+                async with asyncio.timeout(None if told is not None else FIRST_ANSWER):
+                    held = await self._hold(dead)
+            except (ApiError, LostConnectionError, TimeoutError) as problem:
+                for_good = told is None or not is_passing(problem)
+                if for_good or loop.time() - answered >= WITHOUT_ANSWER:
+                    raise
+                await asyncio.sleep(LOOK_EVERY)
+                continue
+            answered = loop.time()
             if held is None:
                 break
             moment = loop.time()
@@ -74,10 +88,6 @@ class Turn:
             if version != seen:
                 since, seen = moment, version
             good_for = float(held["spec"].get("leaseDurationSeconds") or DURATION)
-            if moment - since >= good_for:
-                if await self._write(held):
-                    break
-                continue
             who = _describe(held)
             if not wait:
                 raise ConfigurationError(
@@ -121,8 +131,11 @@ class Turn:
 
     # The lease ------------------------------------------------------------------------------
 
-    async def _hold(self) -> Object | None:
-        """Take the lease if nobody has it; returns another's lease, or None if it is ours."""
+    async def _hold(self, dead: str = "") -> Object | None:
+        """Take the lease if nobody has it; returns another's lease, or None if it is ours.
+
+        `dead` is the version of another's lease that has run out.
+        """
         try:
             held = await self._client.get(LEASES, NAMESPACE, NAME)
         except ApiError as problem:
@@ -133,7 +146,7 @@ class Turn:
                 return None
             raise
         holder = (held.get("spec") or {}).get("holderIdentity")
-        if holder and holder != self._holder:
+        if holder and holder != self._holder and held["metadata"]["resourceVersion"] != dead:
             return held
         return None if await self._write(held) else await self._hold()
 
@@ -202,7 +215,12 @@ class Turn:
             pause = 1.0
             while True:
                 asked = loop.time()
-                lost = await self._renew_once()
+                try:
+                    # An answer that comes later is of no use: somebody else may have begun.
+                    async with asyncio.timeout_at(good_since + GIVE_UP_AFTER):
+                        lost = await self._renew_once()
+                except TimeoutError:
+                    lost = ""
                 if lost is None:
                     good_since = asked
                     break

@@ -21,6 +21,8 @@ def explain(
     check = "check the server's URL and the network"
     if isinstance(problem, ApiError):
         said = _refusal(problem, client)
+    elif isinstance(problem, TimeoutError) and client.awaited:
+        said = f"cannot be logged in to: {client.awaited} did not end within {patience:g} s"
     elif isinstance(problem, TimeoutError):
         said = f"did not answer within {patience:g} s: {check}"
     elif isinstance(problem, NoCredentialsError):

@@ -83,11 +83,11 @@ def _component(series: Sequence[Series], window: Window, served: bool) -> Compon
 
 def _requests(series: Sequence[Series], window: Window) -> dict[str, float]:
     found: collections.Counter[str] = collections.Counter()
-    for (verb, method, resource), number in total_by(
-        series, window, "verb", "method", "resource"
-    ).items():
-        word = verb or method
-        found[f"{_METHODS.get(word, word)} {resource}".rstrip()] += round(number)
+    labels = ("verb", "method", "resource", "subresource")
+    for (verb, method, resource, subresource), number in total_by(series, window, *labels).items():
+        word = _METHODS.get(verb or method, verb or method)
+        what = f"{resource}/{subresource}" if subresource else resource
+        found[f"{word} {what}".rstrip()] += round(number)
     return {name: float(number) for name, number in sorted(found.items()) if number}
 
 

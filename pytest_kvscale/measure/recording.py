@@ -12,7 +12,9 @@
   came later has all its `objects`, and `since`, when all was known last; or `resumed`, when a
   watch that was lost, and is taken up now, was last heard of;
 * `log`: the `lines` of a log (`source`) that speak of the VMI `name`, as it was at `of`;
-* `delete`: the moment the deletion was asked for; `end`: the moment the level ended.
+* `delete`: the moment the deletion was asked for; `end`: the moment the level ended;
+* `judged`, last: what else the level was judged by: `max_lag` (seconds, null without a pace), the
+  `problem` that cut it short, `doubts`, and `kept`, if its objects were left on purpose.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Recorder:
     def write(self, stream: str, at: float, **content: Any) -> None:
         """Write one line."""
         line = {"t": round(at - self._start, 6), "stream": stream, **content}
-        self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        self._file.write(_bytes(line))
 
     def create(self, creation: Creation, at: float, status: int | None, message: str = "") -> None:
         """Write down how a create was answered; status None: not before the level ended."""
@@ -64,6 +66,18 @@ class Recorder:
         """End the recording."""
         self._file.close()
         self._raw.close()
+
+
+def add(path: Path, t: float, stream: str, **content: Any) -> None:
+    """Write one more line to a recording that has ended; `t` as in its other lines."""
+    line = {"t": round(t, 6), "stream": stream, **content}
+    with path.open("ab") as file:
+        # A gzip file may consist of several.
+        file.write(gzip.compress(_bytes(line), mtime=0))
+
+
+def _bytes(line: Line) -> bytes:
+    return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
 def read(path: Path) -> list[Line]:

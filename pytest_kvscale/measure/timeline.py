@@ -33,7 +33,8 @@ class Sign:
         """One line: where it was seen and what it says."""
         times = f" ({self.count} times)" if self.count > 1 else ""
         first_line = self.message.partition("\n")[0].strip()
-        return f"{self.source} {self.reason}: {first_line}{times}"
+        said = f": {first_line}" if first_line else ""
+        return f"{self.source} {self.reason}{said}{times}"
 
 
 @dataclasses.dataclass(slots=True)

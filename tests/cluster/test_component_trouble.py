@@ -119,6 +119,9 @@ def _one(dice: random.Random, seed: int) -> Json:
             return {**fault, "kind": kind, "component": who, "factor": round(1 + seconds / 10, 2)}
     component = dice.choice(COMPONENTS)
     times = {"times": dice.randint(1, 3), "every": round(dice.uniform(0.2, 5), 2)}
+    if component == "kubelet":
+        # Three in a row must not be silent for longer than nodes are waited for (40 s).
+        seconds, times = round(seconds / 5, 2), {"times": 1}
     return {**fault, "kind": kind, "component": component, "seconds": seconds, **times}
 
 

@@ -234,6 +234,16 @@ def test_an_exec_plugin_that_never_ends_is_ended(
     assert "did not end within 0.5 s" in refused(secured, exec_entry(script))
 
 
+def test_an_exec_plugin_that_takes_too_long_is_told_and_not_the_server(
+    secured: Secured, script: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "SILENCE", 0.5)
+    script.write_text("import time; time.sleep(1000)", encoding="utf-8")
+    told = refused(secured, exec_entry(script))
+    assert "(context here) cannot be logged in to: the exec plugin " in told
+    assert told.endswith(" did not end within 0.5 s")
+
+
 def test_who_sends_secrets_without_tls_is_warned(
     secured: Secured, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -488,7 +498,7 @@ def test_a_name_that_does_not_resolve_is_told(secured: Secured) -> None:
 def test_a_server_that_never_answers_is_told_in_time(
     secured: Secured, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
-    monkeypatch.setattr(choose, "PATIENCE", 0.3)
+    monkeypatch.setattr(choose, "SILENCE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         told = refused(secured, None, {"server": f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"})
     assert "(context here) did not answer within 0.3 s: check the server's URL" in told

@@ -56,9 +56,7 @@ class Level:
 
     def counted(self, meter: Meter | None = None) -> Counted:
         figures = self.figures
-        work = (meter or self.meter).end(
-            self.run.observer, figures.clocks["distance"], figures.created
-        )
+        work = (meter or self.meter).end(self.run.observer, figures.clocks, figures.created)
         return self.connection.run(work)
 
 
@@ -92,6 +90,8 @@ def test_a_prometheus_that_scrapes_a_live_cluster_agrees_with_us(tmp_path: Path)
         prometheus.running(tmp_path, config(cluster)) as server,
     ):
         server.wait_for("count(up == 1)", 7)
+        # It has been there for some time when a level begins.
+        server.wait_for("min(count_over_time(up[1m])) >= bool 5", 1)
         settings = Settings(cluster="kube", kubeconfig=cluster.kubeconfig, allow_simulated=True)
         connection = choose.connect(settings)
         try:

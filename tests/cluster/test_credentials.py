@@ -23,6 +23,8 @@ from tests.cluster.scripted import answering, status
 class Desk:
     """A source that takes its time, and issues passes with rising numbers."""
 
+    name = "the desk"
+
     def __init__(self, takes: float = 1.0, life: float | None = 100.0) -> None:
         self.takes = takes
         self.life = life

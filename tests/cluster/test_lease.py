@@ -10,10 +10,11 @@ import pytest
 
 from pytest_kvscale.cluster import guard, lease
 from pytest_kvscale.cluster.choose import Connection
-from pytest_kvscale.cluster.client import VMIS, Client, Object
+from pytest_kvscale.cluster.client import VMIS, ApiError, Client, Object
 from pytest_kvscale.cluster.lease import DURATION, LEASES, NAME, Turn
 from pytest_kvscale.cluster.system import NAMESPACE
 from pytest_kvscale.errors import ConfigurationError
+from pytest_kvscale.sim import fault_kinds
 from tests.cluster.scripted import answering, status
 
 
@@ -154,6 +155,83 @@ def test_a_turn_that_cannot_be_renewed_is_lost_before_another_may_begin(
         reason = await turn.lost
         assert "could not be renewed" in reason
         assert loop.time() - begin < DURATION
+
+    connection.run(work())
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "refused": {"kind": "answer", "status": 503, "share": 1.0},
+    "silent": {"kind": "delay", "seconds": 10_000},
+    "cut": {"kind": "cut", "when": "after"},
+}
+
+
+def disturb(connection: Connection, **fault: Any) -> None:
+    """Let something go wrong with all that has to do with leases."""
+    assert connection._embedded is not None
+    connection._embedded.faults.add(fault_kinds.read({"resources": ["leases"], **fault}))
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_whoever_waits_begins_only_after_a_cut_off_holder_has_stopped(
+    connection: Connection, name: str
+) -> None:
+    """The holder's renewals are lost, and the other sees the lease all the while."""
+
+    async def work() -> None:
+        first, _, _ = await take(connection.client, "one")
+        waiting = asyncio.create_task(take(connection.client, "two"))
+        await asyncio.sleep(600)
+        disturb(connection, **FAULTS[name], verbs=["update"], lasts=59, after=0)
+        stopped: list[float] = []
+        loop = asyncio.get_running_loop()
+        first.lost.add_done_callback(lambda _: stopped.append(loop.time()))
+        second, _, _ = await waiting
+        assert stopped
+        assert stopped[0] < loop.time()
+        await second.give_back()
+
+    connection.run(work())
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_whoever_waits_bears_an_api_that_is_away_for_a_while(
+    connection: Connection, name: str
+) -> None:
+    async def work() -> None:
+        first, _, _ = await take(connection.client, "one")
+        waiting = asyncio.create_task(take(connection.client, "two"))
+        await asyncio.sleep(60)
+        disturb(connection, **FAULTS[name], verbs=["get"], lasts=120, after=0)
+        await asyncio.sleep(300)
+        assert not waiting.done()
+        await first.give_back()
+        second, _, _ = await waiting
+        await second.give_back()
+
+    connection.run(work())
+
+
+def test_whoever_waits_does_not_wait_for_an_api_that_is_gone(connection: Connection) -> None:
+    async def work() -> None:
+        await take(connection.client, "one")
+        waiting = asyncio.create_task(take(connection.client, "two"))
+        await asyncio.sleep(60)
+        disturb(connection, kind="answer", status=503, verbs=["get"], after=0)
+        with pytest.raises(ApiError, match="503"):
+            await asyncio.wait_for(waiting, 600)
+
+    connection.run(work())
+
+
+def test_an_api_that_never_says_whose_turn_it_is_is_told_in_time(connection: Connection) -> None:
+    async def work() -> None:
+        disturb(connection, kind="delay", seconds=10_000, verbs=["get"], after=0)
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        with pytest.raises(TimeoutError):
+            await take(connection.client, "one")
+        assert loop.time() - begin <= 15
 
     connection.run(work())
 

@@ -49,6 +49,7 @@ def fault(kind: str, **more: Any) -> Json:
 def test_without_faults(faultless: Outcome, faultless_with_walls: Outcome) -> None:
     assert faultless.result.verdict == "pass"
     assert sorted(faultless.made) == NAMES
+    assert faultless.summary()["told"] == NAMES
     assert faultless.left == []
     assert set(faultless_with_walls.result.failures) == {
         "KillPodSandbox", "SandboxTimeout", "LauncherCrash", "CreateRejected",
@@ -109,11 +110,14 @@ def test_faults_at_random_leave_no_mark(
     sound: Path, with_walls: Path, faultless: Outcome, faultless_with_walls: Outcome, first: int
 ) -> None:
     """Each seed draws up to four faults; every fourth run is on the cluster with walls."""
+    befell = 0
     for seed in range(first, first + BATCH):
         walled = seed % 4 == 0
         found = play(with_walls if walled else sound, survivable(seed))
         expected = faultless_with_walls if walled else faultless
         assert found.summary() == expected.summary(), (seed, survivable(seed))
+        befell += any(found.happened)
+    assert befell >= BATCH - 1
 
 
 @pytest.mark.parametrize("seed", [3, 16, 51])

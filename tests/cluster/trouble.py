@@ -32,7 +32,7 @@ LONGEST = 6 * 3600.0
 """Seconds of cluster time after which a run hangs."""
 OUTLINE = """
 extends: fast
-node: {{heartbeat: 20}}
+node: {{heartbeat: 10}}
 times:
   sandbox_retry: 20
   sandbox_deadline: 10
@@ -70,6 +70,7 @@ class Outcome:
             "left_behind": figures.left_behind,
             "classes": {name: each.name for name, each in sorted(self.result.findings.items())},
             "made": sorted(self.made),
+            "told": [each["name"] for each in self.rows],
             "left": self.left,
             "problem": self.problem,
         }

@@ -91,6 +91,13 @@ def test_every_fault_gets_its_class(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert found == CLASS_OF.get(cause, cause.removeprefix("wall "))
 
 
+def test_vmis_of_a_lost_node_are_said_to_be_lost_with_it(tmp_path: Path) -> None:
+    lost = {"kind": "lose-node", "after": 2}
+    outcome = play(profile(tmp_path, ""), [lost], level=30)
+    assert outcome.result.failures["NodeLost"] == 30
+    assert "vmi NodeUnresponsive" in outcome.rows[0]["evidence"]
+
+
 def test_every_class_keeps_evidence_of_each_vmi(tmp_path: Path) -> None:
     shares = ", ".join(f"{name}: {share}" for name, share in SHARES.items())
     outcome = play(profile(tmp_path, f"faults: {{{shares}}}"), level=LEVEL)

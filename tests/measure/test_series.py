@@ -229,9 +229,12 @@ def test_requests_of_the_api_server_have_the_verbs_of_everybody_else() -> None:
                resource="pods")
         for verb in ("POST", "PUT", "LIST")
     ]  # fmt: skip
+    found.append(Series({**found[0].labels, "subresource": "binding"}, found[0].samples))
     cost = control_plane.cost_of(found, WINDOW, 7, "prometheus")
     requests = cost["components"]["apiserver"]["requests"]
-    assert requests == {"CREATE pods": 7.0, "LIST pods": 7.0, "UPDATE pods": 7.0}
+    assert requests == {
+        "CREATE pods": 7.0, "CREATE pods/binding": 7.0, "LIST pods": 7.0, "UPDATE pods": 7.0,
+    }  # fmt: skip
 
 
 def test_text_that_is_no_exposition_has_no_metrics() -> None:

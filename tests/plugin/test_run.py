@@ -19,6 +19,17 @@ def of_level(suite: Suite, index: int = 0) -> dict[str, Any]:
     return level
 
 
+def is_replayed(suite: Suite) -> None:
+    """Assert that each level's recording is judged as the level was."""
+    for live in suite.results["levels"]:
+        again = replay(suite.latest / f"{live['level']}-recording.jsonl.gz")
+        for key in (
+            "requested", "created", "running", "deleted", "left_behind", "failures", "phases",
+            "deletion", "rates", "pacing", "ended", "verdict", "reasons",
+        ):  # fmt: skip
+            assert again[key] == live[key], key
+
+
 def ship(suite: Suite) -> None:
     """Put the shipped suite in the place of the suite."""
     for name in ("test_density.py", "slo.yaml"):
@@ -42,6 +53,9 @@ def test_the_main_job(suite: Suite) -> None:
             "report: reports/*/report.html",
         ]
     )
+    readme = (SHIPPED.parents[1] / "README.md").read_text(encoding="utf-8")
+    (row,) = (line for line in result.outlines if line.startswith("  400 "))
+    assert f"{row}\n" in readme  # What it shows is what one gets.
     level = of_level(suite)
     assert (level["requested"], level["running"], level["deleted"]) == (400, 400, 400)
     assert (level["left_behind"], level["failures"], level["verdict"]) == (0, {}, "pass")
@@ -255,20 +269,60 @@ def test_settings_that_drift_make_a_level_inconclusive(suite: Suite) -> None:
             assert [each.endswith(said) for each in result.reasons] == [True, True]
         """
     )
-    result = suite.quick()
+    result = suite.quick("--kvscale-record")
     result.assert_outcomes(passed=1, errors=1)
+    is_replayed(suite)
     result.stdout.fnmatch_lines(["somebody else changed KubeVirt settings during the run; left *"])
+
+
+def test_a_run_that_loses_its_turn_creates_nothing_more(suite: Suite) -> None:
+    suite.pytester.makepyfile(
+        test_density="""
+        import asyncio
+        from pytest_kvscale.cluster.client import VMIS
+        from pytest_kvscale.cluster.lease import LEASES, NAME
+        from pytest_kvscale.cluster.system import NAMESPACE
+
+        def test_robbed(kv_cluster, density_run):
+            client = kv_cluster.client
+
+            async def steal():
+                while len((await client.list(VMIS))["items"]) < 5:  # The canary is one.
+                    await asyncio.sleep(1)
+                found = await client.get(LEASES, NAMESPACE, NAME)
+                found["spec"]["holderIdentity"] = "thief"
+                path = LEASES.path(NAMESPACE, NAME)
+                await client.request("update", "PUT", path, body=found)
+
+            async def begin():
+                kv_cluster.thief = asyncio.create_task(steal())
+
+            kv_cluster.run(begin())
+            result = density_run(200)
+            assert result.verdict == "fail"
+            assert result.reasons[0].startswith("our turn on the cluster is lost to run thief (")
+            assert 0 < result.figures.created == result.figures.deleted < 100
+
+        def test_after_it(density_run):
+            density_run(2)
+        """
+    )
+    result = suite.quick("--kvscale-qps=1", "--kvscale-burst=1", "--kvscale-max-lag=1h")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*nothing was created: our turn on the cluster is lost to run*"])
 
 
 def test_a_failed_level_may_be_kept_and_recovered(suite: Suite) -> None:
     """On a cluster of this process, keeping is all that can be seen."""
     suite.profile("faults: {names: density-*, launcher_crash: 1}")
-    arguments = ("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=2,3", "--kvscale-keep")
+    arguments = ("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=2,3", "--kvscale-keep",
+                 "--kvscale-record")  # fmt: skip
     result = suite.run(*arguments)
     result.assert_outcomes(failed=2)
     kept = of_level(suite)
     assert (kept["deleted"], kept["left_behind"]) == (0, 0)
     assert "its objects are kept" in kept["reasons"][-1]
+    is_replayed(suite)
     result.stdout.fnmatch_lines(["nothing was created: level 2 failed, and its objects are kept*"])
 
 
@@ -288,11 +342,13 @@ def test_falling_behind_the_pace_is_inconclusive_and_fails_only_if_strict(suite:
     suite.profile("api: {webhooks: 30, max_mutating_requests_inflight: 0}\n")
     arguments = (
         "--kvscale-sim-profile=quick.yaml", "--kvscale-levels=300", "--kvscale-burst=300",
+        "--kvscale-record",
     )  # fmt: skip
     suite.run(*arguments, "--kvscale-strict").assert_outcomes(failed=1)
     level = of_level(suite)
     assert level["verdict"] == "inconclusive"
     assert level["pacing"]["lag_p99"] > 1
+    is_replayed(suite)
     suite.run(*arguments).assert_outcomes(passed=1)
 
 
@@ -317,7 +373,7 @@ def test_a_failing_assertion_of_ones_own_stands_beside_the_verdict(suite: Suite)
 def test_a_long_level_tells_how_far_it_is_unless_it_is_to_be_quiet(suite: Suite) -> None:
     suite.profile("kubevirt: {max_devices: 2}")
     arguments = ("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=3", "--kvscale-tune=none",
-                 "--kvscale-stall=6m")  # fmt: skip
+                 "--kvscale-stall=6m", "--kvscale-force")  # fmt: skip
     result = suite.run(*arguments)
     result.stdout.fnmatch_lines(
         [
@@ -385,11 +441,7 @@ def test_a_recording_of_a_live_run_is_judged_as_the_run_was(suite: Suite) -> Non
     suite.run(
         "--kvscale-sim-profile=quick.yaml", "--kvscale-levels=15", "--kvscale-record"
     ).assert_outcomes(failed=1)
-    live = of_level(suite)
-    again = replay(suite.latest / "15-recording.jsonl.gz")
-    for key in ("requested", "created", "running", "deleted", "left_behind", "failures", "phases",
-                "deletion", "rates", "ended", "verdict"):  # fmt: skip
-        assert again[key] == live[key], key
+    is_replayed(suite)
 
 
 def test_without_the_option_nothing_is_recorded(suite: Suite) -> None:
@@ -407,6 +459,9 @@ def test_a_suite_of_ones_own_uses_the_fixtures(suite: Suite) -> None:
             assert kv_namespace.startswith("kvscale-")
             assert any("virtualMachineInstancesPerNode" in each.path for each in kv_tuning)
 
+        def test_no_prometheus(kv_prometheus):
+            assert kv_prometheus is None
+
         def test_twice(density_run, slo):
             small, large = density_run(2), density_run(4)
             assert (small.running, large.running) == (2, 4)
@@ -414,7 +469,7 @@ def test_a_suite_of_ones_own_uses_the_fixtures(suite: Suite) -> None:
             slo.check(large)
         """
     )
-    suite.quick().assert_outcomes(passed=2)
+    suite.quick().assert_outcomes(passed=3)
     assert [level["level"] for level in suite.results["levels"]] == [2, 4]
 
 

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from _pytest.pytester import RunResult
 
-from pytest_kvscale.sim.authentication import User
+from pytest_kvscale.sim.authentication import ADMINS, User
 from tests.cluster.conftest import Secured, credential, encoded, exec_entry
 from tests.plugin.conftest import Json, Suite
 
 LOUD = (
     "-vv", "--log-level=DEBUG", "--log-cli-level=DEBUG", "-o", "log_file=everything.log",
     "-o", "log_file_level=DEBUG", "-rA", "--tb=long", "--showlocals", "--full-trace",
-    "--kvscale-record", "--kvscale-allow-simulated", "--kvscale-levels=2", "--junitxml=mine.xml",
-    "--html=mine.html", "-o", "junit_logging=all",
+    "--kvscale-record", "--kvscale-cooldown=0", "--kvscale-allow-simulated", "--kvscale-levels=2",
+    "--junitxml=mine.xml", "--html=mine.html", "-o", "junit_logging=all",
 )  # fmt: skip
 MARKERS = (
     "Hush-token", "Hush-password", "Hush-user", "Hush-key", "Hush-env", "Hush-argument",
@@ -46,7 +46,7 @@ def test_density(density_level, density_run, kv_cluster, slo):
 def secured(tmp_path: Path) -> Iterator[Secured]:
     made = Secured(tmp_path)
     made.tokens.clear()
-    made.tokens["Hush-token"] = User("alice")
+    made.tokens["Hush-token"] = User("alice", groups=(ADMINS,))
     yield made
     made.close()
 
