@@ -303,6 +303,18 @@ def test_a_pod_gets_what_every_pod_has(run: Callable[[Work], None]) -> None:
         }  # fmt: skip
         assert container["terminationMessagePath"] == "/dev/termination-log"
         assert container["terminationMessagePolicy"] == "File"
+        probe = {"httpGet": {"port": 80}}
+        volumes = [{"name": "e"}, {"name": "s", "secret": {"secretName": "x"}}]
+        more = {**holding(livenessProbe=probe)["spec"], "volumes": volumes}
+        _, other = await ask("POST", f"{CORE}/pods", pod("q", **more))
+        assert other["spec"]["volumes"] == [
+            {"name": "e", "emptyDir": {}},
+            {"name": "s", "secret": {"secretName": "x", "defaultMode": 420}},
+        ]
+        assert other["spec"]["containers"][0]["livenessProbe"] == {
+            "httpGet": {"port": 80, "path": "/", "scheme": "HTTP"}, "timeoutSeconds": 1,
+            "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3,
+        }  # fmt: skip
         filled = (
             "priority", "preemptionPolicy", "enableServiceLinks", "serviceAccount",
             "securityContext",
