@@ -58,7 +58,7 @@ def _filled(spec: Object) -> Object:
         "priority": 0,
         "enableServiceLinks": True,
         "preemptionPolicy": "PreemptLowerPriority",
-        **spec,
+        **{key: value for key, value in spec.items() if value != ""},
         "tolerations": _tolerations(spec.get("tolerations") or []),
     }
     for group in ("containers", "initContainers"):
@@ -81,7 +81,7 @@ def _problems(spec: Object) -> Any:
                 if not each.get(key):
                     yield errors.cause("FieldValueRequired", f"{field}.{key}", "Required value")
             yield from _quantity_problems(each, field)
-    policy = spec.get("restartPolicy", "Always")
+    policy = spec.get("restartPolicy") or "Always"
     if policy not in RESTART_POLICIES:
         known = ", ".join(f'"{each}"' for each in RESTART_POLICIES)
         text = f'Unsupported value: "{policy}": supported values: {known}'

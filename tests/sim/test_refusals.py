@@ -351,6 +351,38 @@ def test_a_namespace_keeps_the_label_with_its_name(run: Callable[[Work], None]) 
     run(work)
 
 
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"containers": [None]}, f"{CONTAINER}.name"),
+        ({"initContainers": [None]}, "spec.initContainers[0].name"),
+        ({"tolerations": [None]}, "spec.tolerations[0].operator"),
+        ({"volumes": [None]}, "spec.volumes[0].name"),
+    ],
+)
+def test_null_in_a_list_of_a_pod_is_an_entry_with_nothing_in_it(
+    run: Callable[[Work], None], spec: Json, field: str
+) -> None:
+    async def work(ask: Asker) -> None:
+        status, refusal = await ask("POST", f"{CORE}/pods", pod(**spec))
+        assert status == 422
+        assert field in [each for _, each in causes(refusal)]
+        nothing: Json = {
+            "dnsPolicy": None,
+            "restartPolicy": "",
+            "volumes": None,
+            "nodeSelector": None,
+        }
+        _, made = await ask("POST", f"{CORE}/pods", pod(**nothing))
+        assert made["spec"]["dnsPolicy"] == "ClusterFirst"
+        assert made["spec"]["restartPolicy"] == "Always"
+        data = {"metadata": {"name": "c"}, "data": {"a": None}}
+        _, made = await ask("POST", f"{CORE}/configmaps", data)
+        assert made["data"] == {"a": ""}
+
+    run(work)
+
+
 def test_an_applied_pod_is_made_like_any_other(run: Callable[[Work], None]) -> None:
     async def work(ask: Asker) -> None:
         path = f"{CORE}/pods/p?fieldManager=me"
