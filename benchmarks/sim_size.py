@@ -81,6 +81,8 @@ async def play(vmis: int, nodes: int) -> float:
 def _vmi(index: int) -> dict[str, object]:
     requests = {"cpu": "10m", "memory": "10Mi"}
     return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachineInstance",
         "metadata": {"name": f"density-{index:05}", "labels": {"kvscale.io/run": "size"}},
         "spec": {
             "domain": {"resources": {"requests": requests}},

@@ -123,6 +123,8 @@ def _vmi(index: int) -> dict[str, Any]:
     requests = {"cpu": "10m", "memory": "10Mi"}
     devices = {"disks": [{"name": "disk", "disk": {"bus": "virtio"}}], "interfaces": []}
     return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachineInstance",
         "metadata": {"name": f"vmi-{index:05d}", "labels": {"kvscale.io/run": "r"}},
         "spec": {
             "domain": {"devices": devices, "resources": {"requests": requests}},

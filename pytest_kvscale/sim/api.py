@@ -34,7 +34,7 @@ from pytest_kvscale.sim.changes import (
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object, StatusError
-from pytest_kvscale.sim.field_check import FieldCheck
+from pytest_kvscale.sim.field_check import IGNORE, FieldCheck
 from pytest_kvscale.sim.lists import Page, Paging, Query
 from pytest_kvscale.sim.managed_fields import Writer
 from pytest_kvscale.sim.ownership import BY_ITSELF, By, Ownership
@@ -249,13 +249,16 @@ class Api:
         config = apply.check(resource, config)
         apply.check_place(config, resource, namespace, name, stored is not None)
         request = apply.Request(config, by.manager, force, by.subresource, self.calendar.stamp())
+        # Its fields are known to be its kind's; what is merged is checked like any other object.
+        fields = FieldCheck(IGNORE, [])
         if stored is None:
             new, managed = apply.apply(resource, {}, {}, request)
-            made = self.create(resource, namespace, new, dry_run, Ownership(managed))
+            made = self.create(resource, namespace, new, dry_run, Ownership(managed), fields)
             return made, True
         new, managed = apply.apply(resource, stored.obj, stored.ownership.managed, request)
         owners = stored.ownership if managed == stored.ownership.managed else Ownership(managed)
-        return self._write(resource, stored, new, by.subresource, dry_run, owners), False
+        new = fields.read(resource, new, stored.obj)
+        return self._write(resource, stored, new, by.subresource, dry_run, owners, fields), False
 
     def delete(
         self,

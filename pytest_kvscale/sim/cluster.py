@@ -98,6 +98,7 @@ class EmbeddedCluster:
         self._set_up_api()
         if not api_only:
             self._set_up()
+        self.api.store.opened = self.api.store.version
         self._open_doors()
 
     def _component(

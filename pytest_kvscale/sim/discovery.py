@@ -151,6 +151,17 @@ def subresources(resource: Resource) -> list[Subresource]:
     return found
 
 
+_CUSTOM_ORDER = (
+    "delete", "deletecollection", "get", "list", "patch", "create", "update", "watch",
+)  # fmt: skip
+
+
+def _verbs(resource: Resource) -> list[str]:
+    """The verbs of a kind, in the order in which whoever serves it names them."""
+    order = _CUSTOM_ORDER if resource.custom else resource.verbs
+    return [verb for verb in order if verb in resource.verbs]
+
+
 def _entry(resource: Resource) -> Object:
     tag = hashlib.sha256(f"{resource.api_version}/{resource.kind}".encode()).hexdigest()[:11]
     return {
@@ -158,7 +169,7 @@ def _entry(resource: Resource) -> Object:
         "singularName": resource.singular,
         "namespaced": resource.namespaced,
         "kind": resource.kind,
-        "verbs": list(resource.verbs),
+        "verbs": _verbs(resource),
         **({"shortNames": list(resource.short_names)} if resource.short_names else {}),
         **({"categories": list(resource.categories)} if resource.categories else {}),
         "storageVersionHash": f"{tag}=",
@@ -210,7 +221,7 @@ def _aggregated_entry(resource: Resource, api_version: str) -> Object:
         "responseKind": kind_of("", "", resource.kind),
         "scope": "Namespaced" if resource.namespaced else "Cluster",
         "singularResource": resource.singular,
-        "verbs": list(resource.verbs),
+        "verbs": _verbs(resource),
         **({"shortNames": list(resource.short_names)} if resource.short_names else {}),
         **({"categories": list(resource.categories)} if resource.categories else {}),
         **({"subresources": beside} if beside else {}),

@@ -82,7 +82,9 @@ class FieldCheck:
                     f"{resource.kind}: json: cannot unmarshal {_of(found)} into Go struct field "
                     f"{resource.kind}.{field} of type {expected}"
                 )
-        return {**obj, key: _known(value, declared, key, unknown)}
+            if value is None:
+                return {each: held for each, held in obj.items() if each != key}
+        return {**obj, key: _known(value, declared, key, unknown, resource.custom)}
 
     def _tell(self, resource: Resource, unknown: list[str]) -> None:
         if not unknown or self._mode == IGNORE:
@@ -133,8 +135,13 @@ def _type_cause(field: str, found: Any, expected: str) -> Object:
 # Walking ----------------------------------------------------------------------------------------
 
 
-def _known(value: Any, kind: Type, path: str, unknown: list[str]) -> Any:
-    """The value without fields that are not declared; those are noted."""
+def _known(value: Any, kind: Type, path: str, unknown: list[str], custom: bool = True) -> Any:
+    """The value without fields that are not declared; those are noted.
+
+    In objects of built-in kinds null is the same as nothing, and quantities get their form.
+    """
+    if value is None and not custom:
+        return _nothing(kind)
     if kind.form == "struct" and isinstance(value, dict):
         if kind.open:
             return value
@@ -143,21 +150,27 @@ def _known(value: Any, kind: Type, path: str, unknown: list[str]) -> Any:
             declared = kind.field(key)
             if declared is None:
                 unknown.append(f'unknown field "{path}.{key}"')
-            else:
-                kept[key] = _known(each, declared, f"{path}.{key}", unknown)
+            elif custom or each is not None:
+                kept[key] = _known(each, declared, f"{path}.{key}", unknown, custom)
         return kept
     if kind.form == "map" and isinstance(value, dict):
         return {
-            key: _known(each, kind.element, f"{path}.{key}", unknown) for key, each in value.items()
+            key: _known(each, kind.element, f"{path}.{key}", unknown, custom)
+            for key, each in value.items()
         }
     if kind.form == "list" and isinstance(value, list):
         return [
-            _known(each, kind.element, f"{path}[{index}]", unknown)
+            _known(each, kind.element, f"{path}[{index}]", unknown, custom)
             for index, each in enumerate(value)
         ]
-    if kind.scalar == "quantity" and value is not None:
-        return quantity.canonical(value)
-    return value
+    return quantity.canonical(value) if kind.scalar == "quantity" else value
+
+
+def _nothing(kind: Type) -> Any:
+    """What null stands for where something has to be."""
+    if kind.form in ("struct", "map"):
+        return {}
+    return {"string": "", "bytes": "", "quantity": "0", "integer": 0}.get(kind.scalar)
 
 
 def _type_problems(

@@ -16,6 +16,15 @@ GRACE_SECONDS = 30
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
 _TOLERATED = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _TOLERATED_SECONDS = 300
+_PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
+_OF_PROBES = {
+    "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3,
+}  # fmt: skip
+_OF_VOLUMES: dict[str, Object] = {
+    "configMap": {"defaultMode": 0o644}, "secret": {"defaultMode": 0o644},
+    "downwardAPI": {"defaultMode": 0o644}, "projected": {"defaultMode": 0o644},
+    "hostPath": {"type": ""},
+}  # fmt: skip
 
 
 def admit(pod: Object) -> Object:
@@ -49,12 +58,14 @@ def _filled(spec: Object) -> Object:
         "priority": 0,
         "enableServiceLinks": True,
         "preemptionPolicy": "PreemptLowerPriority",
-        **spec,
+        **{key: value for key, value in spec.items() if value != ""},
         "tolerations": _tolerations(spec.get("tolerations") or []),
     }
     for group in ("containers", "initContainers"):
         if group in filled:
             filled[group] = [_container(each) for each in filled[group]]
+    if "volumes" in filled:
+        filled["volumes"] = [_volume(each or {}) for each in filled["volumes"] or ()]
     return filled
 
 
@@ -70,7 +81,7 @@ def _problems(spec: Object) -> Any:
                 if not each.get(key):
                     yield errors.cause("FieldValueRequired", f"{field}.{key}", "Required value")
             yield from _quantity_problems(each, field)
-    policy = spec.get("restartPolicy", "Always")
+    policy = spec.get("restartPolicy") or "Always"
     if policy not in RESTART_POLICIES:
         known = ", ".join(f'"{each}"' for each in RESTART_POLICIES)
         text = f'Unsupported value: "{policy}": supported values: {known}'
@@ -95,8 +106,11 @@ def _container(container: Object) -> Object:
     both = {**limits, **requests}
     filled = container
     if "ports" in container:
-        ports = [{"protocol": "TCP", **each} for each in container["ports"] or ()]
+        ports = [{"protocol": "TCP", **(each or {})} for each in container["ports"] or ()]
         filled = {**container, "ports": ports}
+    for key in _PROBES:
+        if isinstance(container.get(key), dict):
+            filled = {**filled, key: _probe(container[key])}
     return {
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "File",
@@ -104,6 +118,23 @@ def _container(container: Object) -> Object:
         "imagePullPolicy": container.get("imagePullPolicy") or _pull_policy(container["image"]),
         "resources": {**resources, **({"requests": both} if both else {})},
     }
+
+
+def _volume(volume: Object) -> Object:
+    """A volume with the rights of its files, and an empty one where none is described."""
+    if len(volume) < 2:
+        return {**volume, "emptyDir": {}}
+    for kind, default in _OF_VOLUMES.items():
+        if isinstance(volume.get(kind), dict):
+            return {**volume, kind: {**default, **volume[kind]}}
+    return volume
+
+
+def _probe(probe: Object) -> Object:
+    filled = {**_OF_PROBES, **probe}
+    if isinstance(probe.get("httpGet"), dict):
+        filled["httpGet"] = {"path": "/", "scheme": "HTTP", **probe["httpGet"]}
+    return filled
 
 
 def _pull_policy(image: str) -> str:

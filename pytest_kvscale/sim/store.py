@@ -229,6 +229,8 @@ class Store:
         self._tables: dict[Resource, _Table] = {}
         self.version = 1
         """The newest resource version."""
+        self.opened = 0
+        """The version at which the API began to be served: no watch can go back beyond it."""
 
     def get(self, resource: Resource, namespace: str, name: str) -> Stored | None:
         """The object of that name, or None."""
@@ -314,8 +316,9 @@ class Store:
         if since is None:
             for stored in self.select(resource):
                 watch.begin(stored)
-        elif since < table.forgotten:
-            raise expired(f"too old resource version: {since} ({table.forgotten})")
+        elif since < max(table.forgotten, self.opened):
+            oldest = max(table.forgotten, self.opened)
+            raise expired(f"too old resource version: {since} ({oldest})")
         else:
             watch.after = since
             missed = []

@@ -10,6 +10,7 @@ from pytest_kvscale.sim import resources
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.resources import Resource
+from pytest_kvscale.sim.table_titles import TITLES
 
 Cell = Callable[[Object], Any]
 
@@ -255,6 +256,50 @@ _COLUMNS: dict[Resource, list[tuple[str, int, Cell | str]]] = {
 }
 
 
+_SHOWN: dict[str, Cell] = {
+    "Desired": at("spec", "replicas"),
+    "Current": at("status", "replicas"),
+    "Ready": at("status", "readyReplicas"),
+    "Containers": _of_containers("name"),
+    "Images": _of_containers("image"),
+    "Selector": _match_labels,
+    "Status": at("status", "phase"),
+    "Capacity": at("spec", "capacity", "storage"),
+    "Access Modes": _access_modes,
+    "Reclaim Policy": at("spec", "persistentVolumeReclaimPolicy"),
+    "StorageClass": at("spec", "storageClassName"),
+    "VolumeMode": at("spec", "volumeMode"),
+    "Schedule": at("spec", "schedule"),
+    "Suspend": at("spec", "suspend"),
+    "Min Available": at("spec", "minAvailable"),
+    "Max Unavailable": at("spec", "maxUnavailable"),
+    "Allowed Disruptions": at("status", "disruptionsAllowed"),
+    "Provisioner": at("provisioner"),
+    "ReclaimPolicy": at("reclaimPolicy"),
+    "VolumeBindingMode": at("volumeBindingMode"),
+    "AllowVolumeExpansion": at("allowVolumeExpansion"),
+    "AddressType": at("addressType"),
+    "Handler": at("handler"),
+    "Revision": at("revision"),
+    "Webhooks": _count("webhooks"),
+    "Created At": at("metadata", "creationTimestamp"),
+}
+"""What stands in those columns, where the object says it."""
+
+
+def _titled(titles: str) -> list[tuple[str, int, Cell | str]]:
+    found: list[tuple[str, int, Cell | str]] = []
+    for each in titles.split(", "):
+        title = each.rstrip("*")
+        cell = _AGE if title == "Age" else _SHOWN.get(title, _unknown)
+        found.append((title, int(each.endswith("*")), cell))
+    return found
+
+
+def _unknown(_: Object) -> str:
+    return "<unknown>"
+
+
 _REPLICAS: list[tuple[str, int, Cell | str]] = _COLUMNS[resources.VMIRS]
 _FURTHER: dict[str, list[tuple[str, int, Cell | str]]] = {
     "virtualmachinepools": _REPLICAS,
@@ -320,6 +365,7 @@ _FURTHER: dict[str, list[tuple[str, int, Cell | str]]] = {
         ("Age", 0, _AGE),
         ("PreemptionPolicy", 0, at("preemptionPolicy")),
     ],
+    **{plural: _titled(titles) for plural, titles in TITLES.items()},
     "apiservices": [
         ("Service", 0, lambda _: "Local"),
         ("Available", 0, _condition("Available")),

@@ -194,7 +194,10 @@ def test_a_cluster_with_something_of_a_run_is_seen_to_move(
         await client.create(NAMESPACES, "", {"metadata": {"name": "n", "labels": label}})
         await client.create(
             VMIS, "n",
-            {"metadata": {"name": "a", "labels": label}, "spec": {"domain": {}}},
+            {
+                "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+                "metadata": {"name": "a", "labels": label}, "spec": {"domain": {}},
+            },
         )  # fmt: skip
         await asyncio.sleep(60)
         return before, await cooldown.look(client, "node")

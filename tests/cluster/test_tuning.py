@@ -151,7 +151,7 @@ def test_a_tuning_is_rolled_out_and_put_back(connect: Callable[..., Connection])
     made = connection.run(tuner.apply(tuning.load("density")))
     assert len(made) == 10
     node = connection.run(connection.client.get(NODES, "", "node"))
-    assert node["status"]["allocatable"]["devices.kubevirt.io/kvm"] == "1000"
+    assert node["status"]["allocatable"]["devices.kubevirt.io/kvm"] == "1k"
     assert connection.run(tuner.put_back()) == []
     assert spec_of(connection) == before
 

@@ -80,6 +80,8 @@ def template(**spec: Any) -> Json:
 def vm(name: str = "one", strategy: str = "Always", **spec: Any) -> Json:
     """A VirtualMachine."""
     return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachine",
         "metadata": {"name": name, "labels": {"mine": "yes"}},
         "spec": {"runStrategy": strategy, "template": template(), **spec},
     }
@@ -88,6 +90,8 @@ def vm(name: str = "one", strategy: str = "Always", **spec: Any) -> Json:
 def replica_set(replicas: int | None = 3, name: str = "set", **spec: Any) -> Json:
     """A VirtualMachineInstanceReplicaSet."""
     return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachineInstanceReplicaSet",
         "metadata": {"name": name, "labels": {"mine": "yes"}},
         "spec": {
             **({} if replicas is None else {"replicas": replicas}),

@@ -226,7 +226,10 @@ def test_the_usual_roles_let_users_work_with_vms(clock: VirtualClock) -> None:
         vmis = "/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstances"
         await call.bind("views", "bob", "ClusterRole/view")
         await call.bind("edits", "ann", "ClusterRole/edit", namespace="")
-        vmi = {"metadata": {"name": "v"}, "spec": {"domain": {"devices": {}}}}
+        vmi = {
+            "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+            "metadata": {"name": "v"}, "spec": {"domain": {"devices": {}}},
+        }  # fmt: skip
         await call.refused("bob", "POST", vmis, vmi)
         await call.ok("ann", "POST", vmis, vmi)
         await call.ok("bob", "GET", f"{vmis}/v")

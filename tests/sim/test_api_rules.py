@@ -218,6 +218,8 @@ def test_where_a_watch_begins(run: Callable[[Work], None]) -> None:
             (initial.format("false"), []),
             (initial.format("true"), ["ADDED"]),
             ("&resourceVersion=999999", []),
+            # Nobody can have seen what was before the server was there.
+            ("&resourceVersion=1", ["ERROR"]),
             (initial.format("true") + "&resourceVersion=999999", ["ERROR"]),
             ("&fieldSelector=metadata.name%3Da", ["ADDED"]),
             ("&fieldSelector=metadata.name%3Db", []),
@@ -554,7 +556,10 @@ def test_replicas_are_read_and_set_through_scale(run: Callable[[Work], None]) ->
         path = HERE.replace("instances", "instancereplicasets")
         template = {"spec": mine()["spec"]}
         selector = {"matchLabels": {"a": "b"}}
-        body = {"metadata": {"name": "set"}, "spec": {"template": template, "selector": selector}}
+        body = {
+            "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstanceReplicaSet",
+            "metadata": {"name": "set"}, "spec": {"template": template, "selector": selector},
+        }  # fmt: skip
         assert (await ask("POST", path, body))[0] == 201
         _, scale = await ask("GET", path + "/set/scale")
         assert (scale["kind"], scale["spec"]) == ("Scale", {})

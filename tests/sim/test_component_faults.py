@@ -153,7 +153,10 @@ def test_without_virt_api_no_vmi_is_let_in(
         await asyncio.sleep(1)
         loop = asyncio.get_running_loop()
         before = loop.time()
-        body = {"metadata": {"name": "v"}, "spec": {"domain": {}}}
+        body = {
+            "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+            "metadata": {"name": "v"}, "spec": {"domain": {}},
+        }  # fmt: skip
         path = "/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstances"
         status, told = await ask("POST", path, body)
         assert status == 500

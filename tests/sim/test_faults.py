@@ -42,9 +42,10 @@ async def happened(ask: Asker) -> list[int]:
     return [each["happened"] for each in (await ask("GET", FAULTS))[1]["faults"]]
 
 
-async def follow(ask: Asker, since: str = "1") -> tuple[list[Any], asyncio.Task[str]]:
+async def follow(ask: Asker, since: str = "") -> tuple[list[Any], asyncio.Task[str]]:
     """Watch config maps in the background: (time, type, name), and how it ended."""
     seen: list[Any] = []
+    since = since or str(ask.cluster.api.store.opened)
 
     async def work() -> str:
         try:

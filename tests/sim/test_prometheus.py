@@ -19,7 +19,7 @@ from pytest_kvscale.sim.resources import KUBEVIRTS, VMIS
 from tests import prometheus, standalone
 from tests.sim.staging import template
 from tests.sim.test_metrics import run
-from tests.sim.test_server import Asker
+from tests.sim.test_server import OF_VMIS, Asker
 
 Json = dict[str, Any]
 FROM_CREATION = "kubevirt_vmi_phase_transition_time_from_creation_seconds"
@@ -93,7 +93,7 @@ def test_prometheus_finds_and_scrapes_the_components(tmp_path: Path) -> None:
     ):
         server.wait_for("count(up == 1)", 7)
         for index in range(COUNT):
-            obj = template()
+            obj = {**OF_VMIS, **template()}
             obj["metadata"] = {"name": f"v{index}"}
             cluster.post(VMIS_PATH, obj)
         running = f'{FROM_CREATION}_count{{phase="Running"}}'
@@ -140,7 +140,7 @@ def recorded(level: int) -> tuple[str, float, list[float]]:
         assert (await ask("POST", "/_sim/openmetrics", {"every": 15, "names": KEPT}))[0] == 201
         await asyncio.sleep(60)
         for index in range(level):
-            obj = template()
+            obj = {**OF_VMIS, **template()}
             obj["metadata"] = {"name": f"v{index}"}
             cluster.api.create(VMIS, "default", obj)
             await asyncio.sleep(0.05)

@@ -11,7 +11,7 @@ from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.sim import quantity
 from tests.sim.staging import Json
 from tests.sim.test_server import Asker, a_cluster
-from tests.sim.wire import JSON_PATCH, MERGE, STRATEGIC, vmi
+from tests.sim.wire import APPLY, JSON_PATCH, MERGE, STRATEGIC, vmi
 
 Work = Callable[[Asker], Coroutine[Any, Any, None]]
 VMIS = "/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstances"
@@ -303,6 +303,18 @@ def test_a_pod_gets_what_every_pod_has(run: Callable[[Work], None]) -> None:
         }  # fmt: skip
         assert container["terminationMessagePath"] == "/dev/termination-log"
         assert container["terminationMessagePolicy"] == "File"
+        probe = {"httpGet": {"port": 80}}
+        volumes = [{"name": "e"}, {"name": "s", "secret": {"secretName": "x"}}]
+        more = {**holding(livenessProbe=probe)["spec"], "volumes": volumes}
+        _, other = await ask("POST", f"{CORE}/pods", pod("q", **more))
+        assert other["spec"]["volumes"] == [
+            {"name": "e", "emptyDir": {}},
+            {"name": "s", "secret": {"secretName": "x", "defaultMode": 420}},
+        ]
+        assert other["spec"]["containers"][0]["livenessProbe"] == {
+            "httpGet": {"port": 80, "path": "/", "scheme": "HTTP"}, "timeoutSeconds": 1,
+            "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3,
+        }  # fmt: skip
         filled = (
             "priority", "preemptionPolicy", "enableServiceLinks", "serviceAccount",
             "securityContext",
@@ -335,6 +347,54 @@ def test_a_namespace_keeps_the_label_with_its_name(run: Callable[[Work], None]) 
         assert made["metadata"]["labels"] == {label: "n"}
         _, put = await ask("PUT", "/api/v1/namespaces/n", {"metadata": {"name": "n"}})
         assert put["metadata"]["labels"] == {label: "n"}
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"containers": [None]}, f"{CONTAINER}.name"),
+        ({"initContainers": [None]}, "spec.initContainers[0].name"),
+        ({"tolerations": [None]}, "spec.tolerations[0].operator"),
+        ({"volumes": [None]}, "spec.volumes[0].name"),
+    ],
+)
+def test_null_in_a_list_of_a_pod_is_an_entry_with_nothing_in_it(
+    run: Callable[[Work], None], spec: Json, field: str
+) -> None:
+    async def work(ask: Asker) -> None:
+        status, refusal = await ask("POST", f"{CORE}/pods", pod(**spec))
+        assert status == 422
+        assert field in [each for _, each in causes(refusal)]
+        nothing: Json = {
+            "dnsPolicy": None,
+            "restartPolicy": "",
+            "volumes": None,
+            "nodeSelector": None,
+        }
+        _, made = await ask("POST", f"{CORE}/pods", pod(**nothing))
+        assert made["spec"]["dnsPolicy"] == "ClusterFirst"
+        assert made["spec"]["restartPolicy"] == "Always"
+        data = {"metadata": {"name": "c"}, "data": {"a": None}}
+        _, made = await ask("POST", f"{CORE}/configmaps", data)
+        assert made["data"] == {"a": ""}
+
+    run(work)
+
+
+def test_an_applied_pod_is_made_like_any_other(run: Callable[[Work], None]) -> None:
+    async def work(ask: Asker) -> None:
+        path = f"{CORE}/pods/p?fieldManager=me"
+        head = {"apiVersion": "v1", "kind": "Pod"}
+        wanted = {**head, **holding(resources={"requests": {"cpu": "1000m"}})}
+        status, made = await ask("PATCH", path, wanted, APPLY)
+        assert status == 201
+        assert made["spec"]["containers"][0]["resources"] == {"requests": {"cpu": "1"}}
+        assert (await ask("PATCH", path, wanted, APPLY))[0] == 200
+        wrong = {**head, **pod("q", dnsPolicy="Odd")}
+        status, refusal = await ask("PATCH", f"{CORE}/pods/q?fieldManager=me", wrong, APPLY)
+        assert (status, causes(refusal)) == (422, [(UNSUPPORTED, "spec.dnsPolicy")])
 
     run(work)
 

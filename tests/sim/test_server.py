@@ -18,6 +18,7 @@ from pytest_kvscale.sim.cluster import EmbeddedCluster
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 VMIS = "/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstances"
+OF_VMIS = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance"}
 Json = dict[str, Any]
 
 
@@ -86,7 +87,8 @@ def config_map(name: str = "one", **labels: str) -> Json:
 
 def vmi(name: str = "one") -> Json:
     requests = {"cpu": "10m", "memory": "10Mi"}
-    return {"metadata": {"name": name}, "spec": {"domain": {"resources": {"requests": requests}}}}
+    spec = {"domain": {"resources": {"requests": requests}}}
+    return {**OF_VMIS, "metadata": {"name": name}, "spec": spec}
 
 
 def names(answer: Json) -> list[str]:
@@ -137,7 +139,7 @@ def test_refusals_have_a_status_body(run: Callable[[Work], None]) -> None:
             (("GET", CONFIG_MAPS + "?resourceVersion=abc"), 400, "BadRequest"),
             (("GET", CONFIG_MAPS + "?resourceVersion=999999"), 504, "Timeout"),
             (("GET", CONFIG_MAPS + "?limit=2&continue=garbage"), 400, "BadRequest"),
-            (("POST", VMIS, {"metadata": {"name": "x"}}), 422, "Invalid"),
+            (("POST", VMIS, {**OF_VMIS, "metadata": {"name": "x"}}), 422, "Invalid"),
         ]
         for arguments, code, reason in cases:
             status, body = await ask(*arguments)

@@ -122,7 +122,10 @@ class Kubelet:
         }
 
     def _devices(self) -> dict[str, str]:
-        return {f"devices.kubevirt.io/{each}": str(self._machine.devices) for each in DEVICES}
+        return {
+            f"devices.kubevirt.io/{each}": quantity.canonical(self._machine.devices)
+            for each in DEVICES
+        }
 
     def _report_devices(self) -> None:
         self._team.spawn(self._patch_devices(), f"kubelet of {self._node}: devices")
