@@ -18,6 +18,7 @@ from pytest_kvscale.sim.lists import Query
 from pytest_kvscale.sim.metrics.apiserver import Asked
 from pytest_kvscale.sim.options import flag
 from pytest_kvscale.sim.patch import APPLY_PATCH
+from pytest_kvscale.sim.request_info import OF_A_NAMESPACE, VERBS
 from pytest_kvscale.sim.resources import NAMESPACES, PODS, SERVICE_ACCOUNTS, Resource
 
 MAX_BODY = 3 * 1024 * 1024
@@ -25,12 +26,6 @@ BODY_SECONDS = 60
 """How long a body may take to come in."""
 _DEEPEST = 200
 """How deep a body may be nested."""
-VERBS = {
-    "GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch",
-    "DELETE": "delete",
-}  # fmt: skip
-_OF_A_NAMESPACE = ("status", "finalize")
-"""Subresources of namespaces: `/namespaces/x/status` is no list of a kind named `status`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +68,7 @@ def parse(path: str) -> Target | None:
     watched = rest[0] == "watch" and len(rest) > 1
     rest = rest[1:] if watched else rest
     namespace = ""
-    if len(rest) >= 3 and rest[0] == "namespaces" and rest[2] not in _OF_A_NAMESPACE:
+    if len(rest) >= 3 and rest[0] == "namespaces" and rest[2] not in OF_A_NAMESPACE:
         namespace, rest = rest[1], rest[2:]
     plural, name, subresource = (*rest, "", "")[:3]
     resource = resources.find(group, version, plural)

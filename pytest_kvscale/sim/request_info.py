@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-_VERBS = {
+VERBS = {
     "GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch",
     "DELETE": "delete",
 }  # fmt: skip
-_OF_A_NAMESPACE = ("status", "finalize")
+OF_A_NAMESPACE = ("status", "finalize")
 """Subresources of namespaces: `/namespaces/x/status` is no list of a kind named `status`."""
 
 
@@ -56,10 +56,10 @@ def request_info(method: str, path: str, query: Mapping[str, str]) -> RequestInf
     namespace = ""
     if rest[0] == "namespaces" and len(rest) > 1:
         namespace = rest[1]
-        if len(rest) > 2 and rest[2] not in _OF_A_NAMESPACE:
+        if len(rest) > 2 and rest[2] not in OF_A_NAMESPACE:
             rest = rest[2:]
     resource, name, subresource = (*rest, "", "")[:3]
-    verb = _VERBS.get(method, method.lower())
+    verb = VERBS.get(method, method.lower())
     if not name and verb == "get":
         verb = "watch" if query.get("watch") in ("true", "1") else "list"
         name = _only_name(query.get("fieldSelector", ""))

@@ -41,7 +41,6 @@ from pytest_kvscale.sim.field_check import FieldCheck
 from pytest_kvscale.sim.guard import Guard
 from pytest_kvscale.sim.http import (
     DOUBLED,
-    VERBS,
     NoSuchPathError,
     Target,
     as_object,
@@ -57,6 +56,7 @@ from pytest_kvscale.sim.listener import CutError, Listener
 from pytest_kvscale.sim.managed_fields import Writer as By
 from pytest_kvscale.sim.metrics.apiserver import ApiAccount
 from pytest_kvscale.sim.patch import APPLY_PATCH
+from pytest_kvscale.sim.request_info import VERBS
 from pytest_kvscale.sim.resources import NODES
 from pytest_kvscale.sim.store import Stored
 from pytest_kvscale.sim.validation import check_said

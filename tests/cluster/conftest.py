@@ -22,6 +22,8 @@ from pytest_kvscale.sim import profile
 from pytest_kvscale.sim.authentication import Gate, User
 from pytest_kvscale.sim.cluster import EmbeddedCluster
 from pytest_kvscale.sim.tls import Authority
+from tests.cluster import trouble
+from tests.cluster.trouble import Outcome
 
 Json = dict[str, Any]
 
@@ -119,3 +121,27 @@ def secured(tmp_path: Path) -> Iterator[Secured]:
     made = Secured(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A profile whose VMIs all come to run."""
+    return trouble.profile(tmp_path_factory.mktemp("sound"))
+
+
+@pytest.fixture(scope="module")
+def with_walls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A profile some of whose VMIs fail, each in its own way."""
+    return trouble.profile(tmp_path_factory.mktemp("walls"), trouble.WALLS)
+
+
+@pytest.fixture(scope="module")
+def faultless(sound: Path) -> Outcome:
+    """A level without faults on it."""
+    return trouble.play(sound)
+
+
+@pytest.fixture(scope="module")
+def faultless_with_walls(with_walls: Path) -> Outcome:
+    """A level without faults on it."""
+    return trouble.play(with_walls)

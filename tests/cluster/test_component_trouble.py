@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.trouble import LEVEL, WALLS, Outcome, play, profile
+from tests.cluster.trouble import LEVEL, Outcome, play
 
 Json = dict[str, Any]
 COMPONENTS = (
@@ -21,28 +21,6 @@ COMPONENTS = (
     "virt-handler", "virt-operator",
 )  # fmt: skip
 SEEDS = 12
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A profile whose VMIs all come to run."""
-    return profile(tmp_path_factory.mktemp("sound"))
-
-
-@pytest.fixture(scope="module")
-def with_walls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A profile some of whose VMIs fail, each in its own way."""
-    return profile(tmp_path_factory.mktemp("walls"), WALLS)
-
-
-@pytest.fixture(scope="module")
-def faultless(sound: Path) -> Outcome:
-    return play(sound)
-
-
-@pytest.fixture(scope="module")
-def faultless_with_walls(with_walls: Path) -> Outcome:
-    return play(with_walls)
 
 
 def phase_times(outcome: Outcome, phase: str = "Running") -> list[float]:

@@ -12,34 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.trouble import LEVEL, WALLS, Outcome, play, profile, survivable
+from tests.cluster.trouble import LEVEL, Outcome, play, profile, survivable
 
 Json = dict[str, Any]
 RUNS = 120
 BATCH = 10
 NAMES = [f"density-{LEVEL}-{index:04d}" for index in range(LEVEL)]
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A profile whose VMIs all come to run."""
-    return profile(tmp_path_factory.mktemp("sound"))
-
-
-@pytest.fixture(scope="module")
-def with_walls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A profile some of whose VMIs fail, each in its own way."""
-    return profile(tmp_path_factory.mktemp("walls"), WALLS)
-
-
-@pytest.fixture(scope="module")
-def faultless(sound: Path) -> Outcome:
-    return play(sound)
-
-
-@pytest.fixture(scope="module")
-def faultless_with_walls(with_walls: Path) -> Outcome:
-    return play(with_walls)
 
 
 def fault(kind: str, **more: Any) -> Json:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from pytest_kvscale.cluster.clock import VirtualClock
-from tests.sim.test_server import CONFIG_MAPS, Asker, a_cluster, config_map, names
+from tests.sim.asker import CONFIG_MAPS, Asker, a_cluster
+from tests.sim.test_server import config_map, names
 from tests.sim.wire import LEASES, MERGE, VMIS, vmi
 
 Json = dict[str, Any]

@@ -12,8 +12,8 @@ import pytest
 from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.sim.resources import EVENTS, LEASES, NODES, PODS, VMIS
 from pytest_kvscale.sim.store import Event
+from tests.sim.asker import Asker
 from tests.sim.test_metrics import FROM_CREATION, create, of_component, run
-from tests.sim.test_server import Asker
 
 Json = dict[str, Any]
 

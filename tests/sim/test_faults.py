@@ -12,23 +12,12 @@ import pytest
 
 from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.sim.resources import NAMESPACES, PODS
-from tests.sim.test_server import CONFIG_MAPS, VMIS, Asker, a_cluster, config_map, vmi
+from tests.sim.asker import CONFIG_MAPS, VMIS, Asker, a_cluster
+from tests.sim.test_server import config_map, vmi
 
 Work = Callable[[Asker], Coroutine[Any, Any, None]]
 FAULTS = "/_sim/faults"
 WATCH = f"{CONFIG_MAPS}?watch=true&allowWatchBookmarks=true&resourceVersion="
-
-
-@pytest.fixture
-def run(clock: VirtualClock) -> Callable[[Work], None]:
-    def play(work: Work) -> None:
-        async def whole() -> None:
-            async with a_cluster() as asker:
-                await work(asker)
-
-        clock.run(whole())
-
-    return play
 
 
 async def ask_for(ask: Asker, kind: str, **more: Any) -> int:

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from pytest_kvscale.cluster.clock import VirtualClock
+from tests.sim.asker import Asker
 from tests.sim.staging import Json, pod, replica_set, vm
-from tests.sim.test_server import Asker, a_cluster
 
 GROUP = "/apis/kubevirt.io/v1"
 VMS = f"{GROUP}/namespaces/default/virtualmachines"
@@ -19,18 +18,6 @@ VMIS = f"{GROUP}/namespaces/default/virtualmachineinstances"
 PODS = "/api/v1/namespaces/default/pods"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 Work = Callable[[Asker], Coroutine[Any, Any, None]]
-
-
-@pytest.fixture
-def run(clock: VirtualClock) -> Callable[[Work], None]:
-    def play(work: Work) -> None:
-        async def whole() -> None:
-            async with a_cluster() as asker:
-                await work(asker)
-
-        clock.run(whole())
-
-    return play
 
 
 def test_discovery_names_the_kinds_as_kubevirt_does(run: Callable[[Work], None]) -> None:

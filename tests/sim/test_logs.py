@@ -12,9 +12,9 @@ import pytest
 
 from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.sim.resources import PODS, VMIS
+from tests.sim.asker import Asker
 from tests.sim.staging import pod
 from tests.sim.test_metrics import create, run
-from tests.sim.test_server import Asker
 
 Json = dict[str, Any]
 

@@ -16,8 +16,8 @@ import pytest
 
 from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.sim import http
+from tests.sim.asker import Asker, a_cluster
 from tests.sim.invariants import Invariants
-from tests.sim.test_server import Asker, a_cluster
 
 REQUESTS = int(os.environ.get("KVSCALE_REQUESTS", "1500"))
 CHUNK = 250

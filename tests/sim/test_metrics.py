@@ -20,8 +20,8 @@ from pytest_kvscale.sim.metrics import naming, traffic
 from pytest_kvscale.sim.metrics.histogram import Histogram, exponential, label
 from pytest_kvscale.sim.resources import PODS, VMIS, VMS
 from tests.conftest import DATA
+from tests.sim.asker import Asker, a_cluster
 from tests.sim.staging import template, vm
-from tests.sim.test_server import Asker, a_cluster
 
 Json = dict[str, Any]
 Work = Callable[[Asker], Coroutine[Any, Any, None]]

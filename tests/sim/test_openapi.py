@@ -7,24 +7,11 @@ from typing import Any
 
 import pytest
 
-from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.sim import openapi, openapi_proto, resources, schema
 from pytest_kvscale.sim.resources import Resource
-from tests.sim.test_server import Asker, Work, a_cluster
+from tests.sim.asker import Asker, Work
 
 VERSION = "v1.32.0"
-
-
-@pytest.fixture
-def run(clock: VirtualClock) -> Callable[[Work], None]:
-    def play(work: Work) -> None:
-        async def whole() -> None:
-            async with a_cluster() as asker:
-                await work(asker)
-
-        clock.run(whole())
-
-    return play
 
 
 def references(value: Any) -> Iterator[str]:

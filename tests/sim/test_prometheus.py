@@ -17,9 +17,9 @@ import yaml
 from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.sim.resources import KUBEVIRTS, VMIS
 from tests import prometheus, standalone
+from tests.sim.asker import OF_VMIS, Asker
 from tests.sim.staging import template
 from tests.sim.test_metrics import run
-from tests.sim.test_server import OF_VMIS, Asker
 
 Json = dict[str, Any]
 FROM_CREATION = "kubevirt_vmi_phase_transition_time_from_creation_seconds"

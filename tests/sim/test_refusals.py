@@ -9,8 +9,8 @@ import pytest
 
 from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.sim import quantity
+from tests.sim.asker import Asker, a_cluster
 from tests.sim.staging import Json
-from tests.sim.test_server import Asker, a_cluster
 from tests.sim.wire import APPLY, JSON_PATCH, MERGE, STRATEGIC, vmi
 
 Work = Callable[[Asker], Coroutine[Any, Any, None]]

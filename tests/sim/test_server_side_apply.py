@@ -10,22 +10,10 @@ import pytest
 
 from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.sim.patch import APPLY_PATCH, JSON_PATCH, MERGE_PATCH
-from tests.sim.test_server import CONFIG_MAPS, VMIS, Asker, Json, Work, a_cluster
+from tests.sim.asker import CONFIG_MAPS, VMIS, Asker, Json, Work, a_cluster
 
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
-
-
-@pytest.fixture
-def run(clock: VirtualClock) -> Callable[[Work], None]:
-    def play(work: Work) -> None:
-        async def whole() -> None:
-            async with a_cluster() as asker:
-                await work(asker)
-
-        clock.run(whole())
-
-    return play
 
 
 def config_map(name: str = "cm", **data: str) -> Json:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from pytest_kvscale.cluster.clock import VirtualClock
-from tests.sim.test_server import a_cluster
+from tests.sim.asker import a_cluster
 from tests.sim.wire import Player, recorded
 
 RECORDED = recorded()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tests.sim.test_server import Asker
+from tests.sim.asker import Asker
 
 Json = dict[str, Any]
 RECORDED = Path(__file__).parents[1] / "data" / "wire" / "kube-apiserver-1.36.json"
