@@ -51,7 +51,7 @@ Object = dict[str, Any]
 T = TypeVar("T")
 
 MERGE_PATCH = "application/merge-patch+json"
-CONNECTIONS = 256
+CONNECTIONS = 128
 """Requests that may be under way at once."""
 PAGE = 500
 """Objects that are asked for at once, where there may be many."""
