@@ -29,6 +29,7 @@ from pytest_kvscale.cluster.settle import Mirror, Watched, until
 from pytest_kvscale.cluster.tuning import (
     ABSENT,
     Change,
+    MadeAnewError,
     TuningError,
     as_patch,
     changes,
@@ -68,6 +69,10 @@ class Tuner:
         self._note: TuningNote | None = None
         self._during: Object = {}
         """The CR's spec as it is to stay during the run."""
+
+    def leave(self) -> None:
+        """Somebody else has put back what was there: what is there now is not ours."""
+        self._note = None
 
     @property
     def made(self) -> list[Change]:
@@ -121,9 +126,15 @@ class Tuner:
         """Note the changes and make them; the CR as it is then."""
         deadline, devices = now() + PATIENCE, await self._devices()
         ours: dict[tuple[str, ...], Change] = {}
+        unsure = False
+        """A patch may have been carried out, and no answer said so."""
         while True:
             wanted = changes(found["spec"], tuning)
             if not wanted:
+                if not ours:
+                    # Somebody else has just made the same settings: they are not ours to undo.
+                    self._note = None
+                    await self._journal.after(tuning=None)
                 return found
             ours |= {each.path: each for each in wanted}
             self._note = _note(found, self._node, devices, list(ours.values()))
@@ -131,7 +142,9 @@ class Tuner:
             try:
                 return await patch(self._client, found, as_patch(wanted))
             except (ApiError, LostConnectionError, TimeoutError) as problem:
-                if isinstance(problem, ApiError) and not problem.passing:
+                if not isinstance(problem, ApiError) or problem.passing:
+                    unsure = True
+                elif not unsure:
                     # Nothing of this was carried out.
                     ours.clear()
                     if problem.code != 409:
@@ -210,14 +223,7 @@ async def _former_values(client: Client, note: TuningNote) -> tuple[Object | Non
     changed: Object | None = None
     left: list[Change] = []
     while True:
-        found = await _patiently(
-            lambda: client.get(KUBEVIRTS, note.namespace, note.name)
-        )  # fmt: skip
-        if found["metadata"]["uid"] != note.uid:
-            raise TuningError(
-                f"the KubeVirt CR {note.namespace}/{note.name} has been made anew since: nothing "
-                "was put back"
-            )
+        found = await _changed_one(client, note)
         change, still_left = undo(found["spec"], made)
         # What was put back reads like what others have changed: only the first look tells.
         left = left or still_left
@@ -231,6 +237,23 @@ async def _former_values(client: Client, note: TuningNote) -> tuple[Object | Non
                 raise
             changed = found  # It may have been carried out.
             await asyncio.sleep(_PAUSE)
+
+
+async def _changed_one(client: Client, note: TuningNote) -> Object:
+    """The CR that was changed. Raises `MadeAnewError` if it is no more."""
+    where = f"the KubeVirt CR {note.namespace}/{note.name}"
+    try:
+        found = await _patiently(
+            lambda: client.get(KUBEVIRTS, note.namespace, note.name)
+        )  # fmt: skip
+    except ApiError as problem:
+        # Where the kind is not served, the answer names no object.
+        if problem.code == 404 and f'"{note.name}"' in problem.status_message:
+            raise MadeAnewError(f"{where} has been removed since: nothing was put back") from None
+        raise
+    if found["metadata"]["uid"] != note.uid:
+        raise MadeAnewError(f"{where} has been made anew since: nothing was put back")
+    return found
 
 
 async def patch(client: Client, found: Object, change: Object) -> Object:
