@@ -28,6 +28,8 @@ from pytest_kvscale.errors import ConfigurationError
 
 LABEL = "kvscale.io/journal"
 _DATA = "journal"
+_LARGEST = 1_000_000
+"""Characters that are kept in the cluster; the API takes a MiB."""
 PATIENCE = 120.0
 """Seconds the API is given to take a note: a run does not end because it restarts."""
 _AFTERWARDS = 30.0
@@ -105,7 +107,7 @@ class Journal:
         if self.off:
             return
         client, name, deadline = self._client, _name(record.run), now() + patience
-        data = {"data": {_DATA: record.text()}}
+        data = {"data": {_DATA: _text(record)}}
         try:
             try:
                 await repeat_until(
@@ -225,6 +227,16 @@ async def _in_cluster(client: Client) -> tuple[list[Record], str | None]:
         except ConfigurationError as problem:
             raise ConfigurationError(f"{problem}; {_look_at(each)}") from None
     return records, str(namespace["metadata"]["uid"])
+
+
+def _text(record: Record) -> str:
+    """As the cluster keeps it: without uids, where a ConfigMap would not hold them."""
+    text = record.text()
+    if len(text) < _LARGEST or record.objects is None:
+        return text
+    # Names and the run's label are left to tell what is ours.
+    bare = record.objects.model_copy(update={"uids": {}})
+    return record.model_copy(update={"objects": bare}).text()
 
 
 def _look_at(config_map: Object) -> str:

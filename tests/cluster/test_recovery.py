@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -334,6 +335,19 @@ def test_what_only_the_disk_could_take_is_found_when_the_cluster_may_be_read(
         other.load()
         await other.before(objects=note("n", "a", "b"))
         assert await here.unfinished() == ["one"]
+
+    connection.run(work())
+
+
+def test_a_very_large_level_fits_into_the_cluster_too(connection: Connection, here: Place) -> None:
+    async def work() -> None:
+        uids = {f"density-20000-{each:04d}": str(uuid.UUID(int=each)) for each in range(20_000)}
+        await here.journal("one").before(objects=note("n", *uids, uids=uids))
+        (kept,) = (await here.client.list(system.CONFIG_MAPS, system.NAMESPACE))["items"]
+        assert len(kept["data"]["journal"]) < 2**20
+        (found,) = await journals.unfinished(here.client, "u", here.folder, "next", alone=True)
+        assert found.objects is not None
+        assert found.objects.names == tuple(uids)
 
     connection.run(work())
 
