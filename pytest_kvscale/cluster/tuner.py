@@ -268,6 +268,13 @@ async def rolled_out(client: Client, changed: Object, node: str, devices: object
 
     `devices` is how many the node is to offer; `ABSENT`: that does not change.
     """
+    try:
+        return await _in_force(client, changed, node, devices)
+    except (ApiError, LostConnectionError, TimeoutError) as problem:
+        return f"it could not be watched ({problem or 'no answer in time'})"
+
+
+async def _in_force(client: Client, changed: Object, node: str, devices: object) -> str:
     hanging = await kubevirts.rolled_out(client, changed, ROLLOUT_TIMEOUT)
     if hanging or devices is ABSENT:
         return hanging

@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from pytest_kvscale.cluster import kubevirt, kubevirt_owner, tuning
 from pytest_kvscale.cluster import tuner as tuners
 from pytest_kvscale.cluster.choose import Connection
-from pytest_kvscale.cluster.client import KUBEVIRTS, NODES, Client, LostConnectionError
+from pytest_kvscale.cluster.client import (
+    KUBEVIRTS,
+    NODES,
+    ApiError,
+    Client,
+    LostConnectionError,
+)
 from pytest_kvscale.cluster.tuner import Tuner
 from pytest_kvscale.cluster.tuning import ABSENT, Change, TuningError
 from pytest_kvscale.errors import ConfigurationError
@@ -214,6 +220,21 @@ def test_a_rollout_that_hangs_is_put_back_and_says_where(
     with pytest.raises(TuningError) as caught:
         connection.run(tuner.apply(tuning.load("density")))
     assert "virt-controller" in str(caught.value)
+    assert spec_of(connection) == before
+
+
+def test_a_rollout_that_may_not_be_watched_is_put_back(
+    connect: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: Any) -> str:
+        raise ApiError(403, {"reason": "Forbidden"})
+
+    connection = connect()
+    before = copy.deepcopy(spec_of(connection))
+    monkeypatch.setattr(kubevirt, "rolled_out", refuse)
+    tuner = Tuner(connection.client, NoJournal(), "node")
+    with pytest.raises(TuningError, match=r"could not be watched \(HTTP 403 Forbidden"):
+        connection.run(tuner.apply(tuning.load("density")))
     assert spec_of(connection) == before
 
 
