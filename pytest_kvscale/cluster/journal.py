@@ -131,13 +131,15 @@ class Journal:
 
         False where that cannot be told. It is asked by a run that had lost its turn.
         """
-        if self.off or not self.record.system:
+        # Another process of the run may have noted more than we know of.
+        noted = self._folder.find(self._run) or self.record
+        if self.off or not noted.system:
             return False
         try:
             kept, uid = await _in_cluster(self._client)
         except (ApiError, LostConnectionError, TimeoutError, ConfigurationError):
             return False
-        return uid == self.record.system and all(each.run != self._run for each in kept)
+        return uid == noted.system and all(each.run != self._run for each in kept)
 
     async def _make(self, name: str, data: Object, deadline: float) -> None:
         metadata = {"name": name, "labels": {LABEL: "run"}}

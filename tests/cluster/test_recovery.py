@@ -365,6 +365,7 @@ def test_a_journal_that_was_undone_from_elsewhere_is_not_made_anew(
         await journals.remove(here.client, "one")
         await journal.after(objects=None)
         assert await journal.is_gone()
+        assert await here.journal("one").is_gone()
         assert await here.unfinished() == []
 
     connection.run(work())
