@@ -69,6 +69,8 @@ class Tuner:
         self._note: TuningNote | None = None
         self._during: Object = {}
         """The CR's spec as it is to stay during the run."""
+        self._version = ""
+        """KubeVirt's, which is to stay too."""
 
     def leave(self) -> None:
         """Somebody else has put back what was there: what is there now is not ours."""
@@ -85,6 +87,7 @@ class Tuner:
         Raises `TuningError`, after what was changed has been put back.
         """
         found = await self._find()
+        self._version = kubevirts.version(found)
         if not tuning or not changes(found["spec"], tuning):
             self._during = found["spec"]
             return []
@@ -115,7 +118,10 @@ class Tuner:
     async def drift(self) -> list[str]:
         """The settings that are not what they were when the run's levels began, in words."""
         found = await _patiently(lambda: kubevirts.find_kubevirt(self._aside))
-        return differences(self._during, found["spec"])
+        version = kubevirts.version(found)
+        upgraded = [f"the version was {self._version or 'unknown'}, is {version or 'unknown'}"]
+        changed = differences(self._during, found["spec"])
+        return (upgraded if version != self._version else []) + changed
 
     # Applying -------------------------------------------------------------------------------
 

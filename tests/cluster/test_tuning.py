@@ -350,6 +350,21 @@ def test_drift_is_told_in_words(connect: Callable[..., Connection]) -> None:
     ]
 
 
+def test_an_upgrade_meanwhile_is_told(connect: Callable[..., Connection]) -> None:
+    connection = connect()
+    tuner = Tuner(connection.client, NoJournal(), "node")
+    connection.run(tuner.apply({}))
+    assert connection.run(tuner.drift()) == []
+    path = f"{KUBEVIRTS.path('kubevirt', 'kubevirt')}/status"
+    change = {"status": {"observedKubeVirtVersion": "v9.9.9"}}
+    work = connection.client.request(
+        "patch", "PATCH", path, body=change, content_type="application/merge-patch+json"
+    )
+    connection.run(work)
+    (told,) = connection.run(tuner.drift())
+    assert re.fullmatch(r"the version was v\d.*, is v9\.9\.9", told)
+
+
 def test_settings_that_kubevirt_refuses_change_nothing(connect: Callable[..., Connection]) -> None:
     connection = connect()
     before, notes = copy.deepcopy(spec_of(connection)), NoJournal()
