@@ -43,6 +43,9 @@ def uninstall(settings: Settings, tell: Tell) -> int:
         _undo(run, tell)
         # The lease goes with its namespace; nobody has to give it back.
         gone = run.connection.run(_remove_system(run.connection.client, settings.delete_timeout))
+    except KeyboardInterrupt:
+        tell("interrupted: what is left is still in the journal, if that is not gone yet")
+        return 2
     except (ApiError, LostConnectionError, TimeoutError) as problem:
         raise ConfigurationError(
             f"the namespace {system.NAMESPACE} could not be removed: {problem or 'no answer'}"

@@ -108,7 +108,8 @@ class Resting:
             return
         self._asked, self._ours, self._last_end, self._rested = True, True, at, None
         run = self._run
-        if run.settings.cooldown != 0:
+        # Others may want to rest though this run does not; if there can be any.
+        if run.settings.cooldown != 0 or run.connection.shared:
             node = run.facts.node["name"]
             run.connection.run(cooldown.remember(self._client(), run.id, node, self._before))
 

@@ -338,6 +338,8 @@ class Run:
 
         if self._tuner is None:
             name = self.tuning_name
+            if name != tuning.NONE:
+                self._check_turn()
             node = self.facts.node["name"]
             self._tuner = Tuner(self.connection.client, self.undoing.journal, node)
             made = self.connection.run(self._tuner.apply(tuning.load(name)))
@@ -345,10 +347,25 @@ class Run:
             self._tuning = {"applied": Path(name).stem, "changes": [_change(each) for each in made]}
         return list(self._tuner.made)
 
+    @property
+    def turn_is_lost(self) -> bool:
+        """Whether we had a turn, and have it no more."""
+        return self._turn is not None and self._turn.lost.done()
+
+    def _check_turn(self) -> None:
+        """Raise `TuningError` if another run may be at work: it is not to find other settings."""
+        from pytest_kvscale.cluster.tuning import TuningError
+
+        turn = self.take_turn(wait=False)
+        if turn.lost.done():
+            raise TuningError(turn.lost.result())
+
     def put_back(self) -> list[Change]:
         """Put back what `tune` changed; returns what others have changed since, which stays."""
         if self._tuner is None or self._connection is None:
             return []
+        if self._tuner.made and self.undoing.is_done_by_others():
+            self._tuner.leave()
         return self._connection.run(self._tuner.put_back())
 
     def drift(self) -> list[str]:

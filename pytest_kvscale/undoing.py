@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from pytest_kvscale.errors import ConfigurationError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_kvscale.cluster.journal import Journal
     from pytest_kvscale.cluster.journal_disk import Folder
     from pytest_kvscale.cluster.journal_record import Record
+    from pytest_kvscale.cluster.recovery import Undone
     from pytest_kvscale.session import Run
 
 _PRIVATE = ".journal"
@@ -78,6 +80,8 @@ class Undoing:
         found = connection.ask(
             journal.unfinished(client, run.cluster_uid, self._folder, run.id, alone)
         )
+        if not alone:
+            self._tell_of(connection.ask(journal.doubtful(client, self._folder, run.id)), kept)
         for record in found:
             rest = record
             if record.objects is not None and record.objects.kept and not kept:
@@ -91,15 +95,42 @@ class Undoing:
                     continue
             run.tell(f"run {record.run} ({record.by}) did not finish: undoing {_what(rest)}")
             try:
-                undone = connection.run(recovery.undo(client, rest, run.settings.delete_timeout))
+                undone = self._undo(rest)
                 connection.run(self._forget(record, rest))
             except recovery.NotUndoneError as problem:
+                if problem.settings_back:
+                    connection.run(self._forget(record, rest, objects=False))
                 raise ConfigurationError(f"an unfinished run is in the way: {problem}") from None
             run.tell(f"run {record.run}: {undone.text()}")
         return len(found)
 
-    async def _forget(self, record: Record, undone: Record) -> None:
-        """Note that what was undone is."""
+    def _tell_of(self, doubtful: Sequence[Record], asked: bool) -> None:
+        """Say which runs may be alive; raise if it was asked to undo them."""
+        for record in doubtful:
+            sentence = (
+                f"run {record.run} ({record.by}) has not finished, and may be alive: without "
+                "turns that cannot be told from here. Run it on that machine, or allow Leases in "
+                f"the namespace {_system()}: {RECOVER}"
+            )
+            if asked:
+                raise ConfigurationError(sentence)
+            self._run.tell(f"note: {sentence}")
+
+    def _undo(self, record: Record) -> Undone:
+        """Undo it, and note that a level's objects have just gone: the cluster is to rest."""
+        from pytest_kvscale.cluster import cooldown, recovery
+
+        run, connection = self._run, self._run.connection
+        undone = connection.run(
+            recovery.undo(connection.client, record, run.settings.delete_timeout)
+        )
+        if undone.removed:
+            # How the node was before that run, nobody knows any more.
+            connection.run(cooldown.remember(connection.client, record.run, "", None))
+        return undone
+
+    async def _forget(self, record: Record, undone: Record, objects: bool = True) -> None:
+        """Note that what was undone is; `objects`: they too."""
         from pytest_kvscale.cluster.journal import Journal
 
         journal = Journal(
@@ -107,7 +138,7 @@ class Undoing:
         )  # fmt: skip
         journal.record = record
         parts: dict[str, Any] = {"tuning": None}
-        if undone.objects is not None:
+        if undone.objects is not None and objects:
             parts["objects"] = None
         await journal.after(**parts)
 
@@ -143,21 +174,33 @@ class Undoing:
             return
         if record.objects is not None and (record.objects.over or self.abandoned):
             record = record.model_copy(update={"objects": None})
+        if record.tuning is not None and self.is_done_by_others():
+            record = record.model_copy(update={"tuning": None})
         if record.idle:
             return
         try:
-            undone = run.connection.run(
-                recovery.undo(run.connection.client, record, run.settings.delete_timeout)
-            )
+            undone = self._undo(record)
             run.connection.run(self._forget(self.journal.load(), record))
         except recovery.NotUndoneError as problem:
             self.left = str(problem)
+            if problem.settings_back:
+                run.connection.run(self._forget(self.journal.load(), record, objects=False))
         except KeyboardInterrupt:
             self.left = f"interrupted while {_what(record)} was undone: {RECOVER} does it"
         else:
             run.tell(f"undid what was under way: {undone.text()}")
         if self.left:
             run.tell(self.left)
+
+    def is_done_by_others(self) -> bool:
+        """Whether our turn was lost, and whoever has had it since has undone what we changed.
+
+        What is there now may be theirs, though it be the same.
+        """
+        run = self._run
+        if not run.turn_is_lost:
+            return False
+        return run.connection.run(self.journal.is_gone())
 
     def close(self) -> None:
         """The run is over."""
@@ -166,6 +209,12 @@ class Undoing:
             self._alive = None
             if self._folder.find(self._run.id) is None:
                 self._folder.remove(self._run.id)
+
+
+def _system() -> str:
+    from pytest_kvscale.cluster.system import NAMESPACE
+
+    return NAMESPACE
 
 
 def _what(record: Record) -> str:

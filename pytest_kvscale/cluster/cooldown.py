@@ -99,7 +99,12 @@ async def last_level(client: Client) -> LastLevel | None:
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError):
         told = LastLevel("(unknown)", 0.0, "", {})
     then = _stamp(last)
-    made = await _make(client, f"now-{secrets.token_hex(4)}", {}, {})
+    try:
+        made = await _make(client, f"now-{secrets.token_hex(4)}", {}, {})
+    except ApiError as problem:
+        if not system.is_closed(problem):
+            raise
+        return None  # How long ago it is cannot be told.
     ago = max(0.0, (_stamp(made) - then).total_seconds())
     with contextlib.suppress(ApiError, LostConnectionError, TimeoutError):
         await client.delete(CONFIG_MAPS, NAMESPACE, made["metadata"]["name"])
@@ -184,8 +189,14 @@ async def look(client: Client, node: str) -> Sight:
     """See what there is. Raises `ApiError`, `LostConnectionError`, TimeoutError."""
     ours = []
     for resource in (VMIS, PODS, NAMESPACES):
-        async for page in client.pages(resource, labels=RUN_LABEL):
-            ours += [f"{resource.plural} {each['metadata']['name']}" for each in page]
+        try:
+            async for page in client.pages(resource, labels=RUN_LABEL):
+                ours += [f"{resource.plural} {each['metadata']['name']}" for each in page]
+        except ApiError as problem:
+            # A run that uses a namespace that is there may not list them; what matters lies in
+            # them.
+            if problem.code != 403 or resource != NAMESPACES:
+                raise
     answer = await client.list(PODS, fields=f"spec.nodeName={node}")
     pods = answer.get("items") or []
     going = [each["metadata"]["name"] for each in pods

@@ -28,6 +28,8 @@ from pytest_kvscale.errors import ConfigurationError
 
 LABEL = "kvscale.io/journal"
 _DATA = "journal"
+_LARGEST = 1_000_000
+"""Characters that are kept in the cluster; the API takes a MiB."""
 PATIENCE = 120.0
 """Seconds the API is given to take a note: a run does not end because it restarts."""
 _AFTERWARDS = 30.0
@@ -77,9 +79,12 @@ class Journal:
                 await remove(self._client, self._run, _AFTERWARDS)
             self._folder.remove(self._run)
             return
-        self._folder.write(self.record)
+        # What has been done is not undone by a disk that is full.
+        with contextlib.suppress(ConfigurationError):
+            self._folder.write(self.record)
         with contextlib.suppress(ApiError, LostConnectionError, TimeoutError):
-            await self._keep(self.record, _AFTERWARDS)
+            # If it is gone, somebody has undone what it said: it is not made anew.
+            await self._keep(self.record, _AFTERWARDS, anew=False)
 
     def _advance(self, parts: dict[str, Any]) -> None:
         self.record = self.record.model_copy(update={**parts, "step": self.record.step + 1})
@@ -98,24 +103,43 @@ class Journal:
             return
         self.record = self.record.model_copy(update={"system": found["metadata"]["uid"]})
 
-    async def _keep(self, record: Record, patience: float) -> None:
+    async def _keep(self, record: Record, patience: float, anew: bool = True) -> None:
         if self.off:
             return
         client, name, deadline = self._client, _name(record.run), now() + patience
-        data = {"data": {_DATA: record.text()}}
+        data = {"data": {_DATA: _text(record)}}
         try:
             try:
                 await repeat_until(
                     deadline, lambda: client.patch(CONFIG_MAPS, NAMESPACE, name, data)
                 )
             except ApiError as problem:
-                if problem.code != 404:
+                if problem.code != 404 or not anew:
                     raise
                 await self._make(name, data, deadline)
         except ApiError as problem:
-            if not system.is_closed(problem):
+            if not system.is_closed(problem) or not anew:
                 raise
             self._have_none(problem)
+            # Whoever finds it on the disk alone must not take it for undone from elsewhere.
+            self.record = record.model_copy(update={"system": ""})
+            with contextlib.suppress(ConfigurationError):
+                self._folder.write(self.record)
+
+    async def is_gone(self) -> bool:
+        """Whether somebody else has undone what this run noted: the cluster's copy is gone.
+
+        False where that cannot be told. It is asked by a run that had lost its turn.
+        """
+        # Another process of the run may have noted more than we know of.
+        noted = self._folder.find(self._run) or self.record
+        if self.off or not noted.system:
+            return False
+        try:
+            kept, uid = await _in_cluster(self._client)
+        except (ApiError, LostConnectionError, TimeoutError, ConfigurationError):
+            return False
+        return uid == noted.system and all(each.run != self._run for each in kept)
 
     async def _make(self, name: str, data: Object, deadline: float) -> None:
         metadata = {"name": name, "labels": {LABEL: "run"}}
@@ -152,11 +176,14 @@ async def unfinished(
 ) -> Sequence[Record]:
     """The journals of other runs that ended with something undone, as far as they can be found.
 
-    `alone`: we have the turn on the cluster, so that no other run is alive. Raises
-    `ConfigurationError` for one that cannot be read.
+    `alone`: we have the turn on the cluster, so that no other run is alive. Without it, those
+    that are alive or may be (`doubtful`) are left out. Raises `ConfigurationError` for one that
+    cannot be read.
     """
     kept, uid = await _in_cluster(client)
-    found = {each.run: each for each in kept if not each.idle}
+    found = {
+        each.run: each for each in kept if not each.idle and (alone or folder.is_dead(each.run))
+    }
     for each in folder.records():
         if not alone and folder.is_alive(each.run):
             continue
@@ -170,6 +197,13 @@ async def unfinished(
             # yet begun.
             folder.remove(each.run)
     return [each for name, each in sorted(found.items()) if name != run and not each.idle]
+
+
+async def doubtful(client: Client, folder: Folder, run: str) -> Sequence[Record]:
+    """The journals in the cluster of other runs that may be alive, where there are no turns."""
+    kept, _ = await _in_cluster(client)
+    return [each for each in kept
+            if not (each.idle or each.run == run or folder.is_dead(each.run))]  # fmt: skip
 
 
 async def _in_cluster(client: Client) -> tuple[list[Record], str | None]:
@@ -189,9 +223,31 @@ async def _in_cluster(client: Client) -> tuple[list[Record], str | None]:
         where = f"the journal {each['metadata']['name']} in the namespace {NAMESPACE}"
         text = (each.get("data") or {}).get(_DATA)
         if not isinstance(text, str):
-            raise ConfigurationError(f"{where} is empty")
-        records.append(read(text, where))
+            raise ConfigurationError(f"{where} is empty; {_look_at(each)}")
+        try:
+            records.append(read(text, where))
+        except ConfigurationError as problem:
+            raise ConfigurationError(f"{problem}; {_look_at(each)}") from None
     return records, str(namespace["metadata"]["uid"])
+
+
+def _text(record: Record) -> str:
+    """As the cluster keeps it: without uids, where a ConfigMap would not hold them."""
+    text = record.text()
+    if len(text) < _LARGEST or record.objects is None:
+        return text
+    # Names and the run's label are left to tell what is ours.
+    bare = record.objects.model_copy(update={"uids": {}})
+    return record.model_copy(update={"objects": bare}).text()
+
+
+def _look_at(config_map: Object) -> str:
+    """What to do about a journal that cannot be read."""
+    name = config_map["metadata"]["name"]
+    return (
+        "use the version that wrote it, or see what it says and remove it: "
+        f"kubectl get configmap {name} -n {NAMESPACE} -o yaml"
+    )
 
 
 def _name(run: str) -> str:

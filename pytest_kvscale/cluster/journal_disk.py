@@ -43,15 +43,13 @@ class Folder:
     def records(self) -> Iterator[Record]:
         """What is there. Raises `ConfigurationError` for a file that cannot be read."""
         for path in sorted(self.path.glob(f"*{_ENDING}")):
-            yield read(path.read_text(encoding="utf-8"), f"the journal {path}")
+            found = _read(path)
+            if found is not None:
+                yield found
 
     def find(self, run: str) -> Record | None:
         """A run's journal."""
-        path = self._file(run)
-        try:
-            return read(path.read_text(encoding="utf-8"), f"the journal {path}")
-        except FileNotFoundError:
-            return None
+        return _read(self._file(run))
 
     def write(self, record: Record) -> None:
         """Write a run's journal; when this returns it is on the disk, whatever happens next.
@@ -77,9 +75,10 @@ class Folder:
 
     def remove(self, run: str) -> None:
         """Forget a run."""
-        for path in (self._file(run), self._lock(run)):
-            path.unlink(missing_ok=True)
+        # On a disk that became read-only it stays; the cluster's copy tells that it is undone.
         with contextlib.suppress(OSError):
+            for path in (self._file(run), self._lock(run)):
+                path.unlink(missing_ok=True)
             self.path.rmdir()
 
     def hold(self, run: str) -> IO[str] | None:
@@ -105,11 +104,30 @@ class Folder:
         held.close()
         return False
 
+    def is_dead(self, run: str) -> bool:
+        """Whether a run is known to have ended: it ran on this machine, and its process is gone."""
+        return self._file(run).exists() and not self.is_alive(run)
+
     def _file(self, run: str) -> Path:
         return self.path / f"{run}{_ENDING}"
 
     def _lock(self, run: str) -> Path:
         return self.path / f"{run}.lock"
+
+
+def _read(path: Path) -> Record | None:
+    """The journal in a file; None if it has just been removed."""
+    where = f"the journal {path}"
+    try:
+        return read(path.read_text(encoding="utf-8"), where)
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{where} is not text (UTF-8)") from None
+    except OSError as problem:
+        raise ConfigurationError(
+            f"{where} cannot be read: {problem.strerror or problem}"
+        ) from None  # fmt: skip
 
 
 def _sync(folder: Path) -> None:

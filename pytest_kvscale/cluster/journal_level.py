@@ -53,6 +53,8 @@ class Noted:
         self, journal: Journal, what: str, namespace: str, own: bool, objects: Sequence[Planned]
     ) -> None:
         self._journal = journal
+        self._left: ObjectsNote | None = None
+        """What an earlier level of the run could not remove: it is not to be forgotten."""
         self._note = ObjectsNote(
             what=what,
             namespace=namespace,
@@ -63,6 +65,9 @@ class Noted:
 
     async def planned(self) -> None:
         """See `LevelNotes`."""
+        self._left = self._journal.record.objects
+        if self._left is not None:
+            self._note = _beside(self._left, self._note)
         await self._journal.before(objects=self._note)
 
     async def has_namespace(self, uid: str) -> None:
@@ -72,10 +77,26 @@ class Noted:
 
     async def created(self, uids: Mapping[str, str]) -> None:
         """See `LevelNotes`."""
-        self._note = self._note.model_copy(update={"uids": dict(uids)})
+        known = {**self._note.uids, **uids}
+        self._note = self._note.model_copy(update={"uids": known})
         await self._journal.before(objects=self._note)
 
     async def over(self, gone: bool, kept: bool) -> None:
         """See `LevelNotes`."""
-        rest = None if gone else self._note.model_copy(update={"over": True, "kept": kept})
+        # With a namespace of our own all that was in it went.
+        rest = None if self._note.namespace_uid else self._left
+        if not gone:
+            rest = self._note.model_copy(update={"over": True, "kept": kept})
         await self._journal.after(objects=rest)
+
+
+def _beside(left: ObjectsNote, note: ObjectsNote) -> ObjectsNote:
+    """A note of what is about to be made, and of what an earlier level left in its namespace."""
+    names = dict.fromkeys((*left.names, *note.names))
+    # One of a name that is made anew has another uid.
+    uids = {name: uid for name, uid in left.uids.items() if name not in note.names}
+    kinds = dict.fromkeys((*left.kinds, *note.kinds))
+    return note.model_copy(
+        update={"what": f"{left.what} and {note.what}", "names": tuple(names),
+                "kinds": tuple(kinds), "uids": uids}
+    )  # fmt: skip

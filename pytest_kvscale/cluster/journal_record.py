@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from pytest_kvscale.cluster.kinds import KINDS
 from pytest_kvscale.cluster.tuning import ABSENT, Change
 from pytest_kvscale.documents import Document, validate
 from pytest_kvscale.errors import ConfigurationError
@@ -105,7 +106,11 @@ def read(text: str, where: str) -> Record:
         raise ConfigurationError(f"{where} is not JSON") from None
     if not isinstance(content, dict) or content.get("version") != VERSION:
         raise ConfigurationError(f"{where} is no journal of this version of pytest-kvscale")
-    return validate(Record, content, where)
+    record = validate(Record, content, where)
+    for kind in () if record.objects is None else record.objects.kinds:
+        if kind not in KINDS:
+            raise ConfigurationError(f"{where} names the unknown kind {'/'.join(kind)}")
+    return record
 
 
 def field_note(change: Change) -> FieldNote:

@@ -158,7 +158,7 @@ class Turn:
         except ApiError as problem:
             if problem.code == 409:
                 return await self._hold()
-            if problem.code in (403, 404):
+            if system.is_closed(problem):
                 self._have_no_turns(problem)
                 return None
             raise

@@ -22,11 +22,11 @@ from pytest_kvscale.cluster.client import (
     Resource,
     repeat_until,
 )
-from pytest_kvscale.cluster.journal_record import ObjectsNote, Record
+from pytest_kvscale.cluster.journal_record import ObjectsNote, Record, TuningNote
 from pytest_kvscale.cluster.kinds import KINDS
 from pytest_kvscale.cluster.settle import Mirror, Watched, until
 from pytest_kvscale.cluster.templates import RUN_LABEL
-from pytest_kvscale.cluster.tuning import TuningError
+from pytest_kvscale.cluster.tuning import MadeAnewError, TuningError
 
 _SHOWN = 3
 _AGAIN = 60.0
@@ -34,7 +34,14 @@ _AGAIN = 60.0
 
 
 class NotUndoneError(Exception):
-    """Something of a run is still there, or still changed; says what, and what to do."""
+    """Something of a run is still there, or still changed; says what, and what to do.
+
+    `settings_back`: what it changed of KubeVirt's settings is undone all the same.
+    """
+
+    def __init__(self, text: str, settings_back: bool = False) -> None:
+        super().__init__(text)
+        self.settings_back = settings_back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,25 +83,39 @@ async def undo(client: Client, record: Record, timeout: float) -> Undone:
     """
     removed: list[str] = []
     left: list[str] = []
+    stays = ""
     if record.objects is not None:
         try:
             removed, left = await remove(client, record.objects, record.run, timeout)
         except (ApiError, LostConnectionError, TimeoutError) as problem:
-            raise NotUndoneError(
+            stays = (
                 f"what run {record.run} left could not be removed: {problem or 'no answer'}: "
                 + command(record.objects.namespace, record.run, record.objects.own)
-            ) from None
+            )
     fields: list[str] = []
     if record.tuning is not None:
+        # Objects that do not go must not keep the settings changed.
         try:
-            others = await tuner.put_back(client, record.tuning, _Notes())
+            fields, others = await _settings(client, record.tuning)
         except (ApiError, LostConnectionError, TimeoutError, TuningError) as problem:
-            raise NotUndoneError(f"run {record.run}: {problem}") from None
-        fields = [each.name for each in record.tuning.changes if each not in others]
-        if others:
-            names = ", ".join(each.name for each in others)
-            left.append(f"left as somebody else has set them since: {names}")
+            said = f"run {record.run}: {problem}"
+            raise NotUndoneError(f"{stays}; {said}" if stays else said) from None
+        left = [*left, *others]
+    if stays:
+        raise NotUndoneError(stays, settings_back=record.tuning is not None)
     return Undone(removed, fields, left)
+
+
+async def _settings(client: Client, note: TuningNote) -> tuple[list[str], list[str]]:
+    """Put settings back; which, and what was left alone, in words."""
+    try:
+        others = await tuner.put_back(client, note, _Notes())
+    except MadeAnewError as problem:
+        names = ", ".join(each.name for each in note.changes)
+        return [], [f"{problem} (the run had changed: {names})"]
+    fields = [each.name for each in note.changes if each not in others]
+    names = ", ".join(each.name for each in others)
+    return fields, [f"left as somebody else has set them since: {names}"] if others else []
 
 
 async def remove(

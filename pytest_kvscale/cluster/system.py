@@ -12,6 +12,7 @@ from pytest_kvscale.cluster.client import (
 
 NAMESPACE = "kvscale-system"
 CONFIG_MAPS = Resource("v1", "configmaps")
+_GOING = "because it is being terminated"
 BY = "kvscale.io/by"
 """Annotation: who runs it, on which machine."""
 
@@ -27,5 +28,8 @@ async def ensure(client: Client) -> None:
 
 
 def is_closed(problem: ApiError) -> bool:
-    """Whether an answer means that we may not keep anything there, or it cannot be made."""
-    return problem.code in (403, 404)
+    """Whether an answer means that we may not keep anything there, or it cannot be made.
+
+    That it is just being removed (`uninstall`) is no such thing: others will make it anew.
+    """
+    return problem.code in (403, 404) and _GOING not in problem.status_message

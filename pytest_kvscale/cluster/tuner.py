@@ -29,6 +29,7 @@ from pytest_kvscale.cluster.settle import Mirror, Watched, until
 from pytest_kvscale.cluster.tuning import (
     ABSENT,
     Change,
+    MadeAnewError,
     TuningError,
     as_patch,
     changes,
@@ -68,6 +69,12 @@ class Tuner:
         self._note: TuningNote | None = None
         self._during: Object = {}
         """The CR's spec as it is to stay during the run."""
+        self._version = ""
+        """KubeVirt's, which is to stay too."""
+
+    def leave(self) -> None:
+        """Somebody else has put back what was there: what is there now is not ours."""
+        self._note = None
 
     @property
     def made(self) -> list[Change]:
@@ -80,6 +87,7 @@ class Tuner:
         Raises `TuningError`, after what was changed has been put back.
         """
         found = await self._find()
+        self._version = kubevirts.version(found)
         if not tuning or not changes(found["spec"], tuning):
             self._during = found["spec"]
             return []
@@ -110,7 +118,10 @@ class Tuner:
     async def drift(self) -> list[str]:
         """The settings that are not what they were when the run's levels began, in words."""
         found = await _patiently(lambda: kubevirts.find_kubevirt(self._aside))
-        return differences(self._during, found["spec"])
+        version = kubevirts.version(found)
+        upgraded = [f"the version was {self._version or 'unknown'}, is {version or 'unknown'}"]
+        changed = differences(self._during, found["spec"])
+        return (upgraded if version != self._version else []) + changed
 
     # Applying -------------------------------------------------------------------------------
 
@@ -121,9 +132,15 @@ class Tuner:
         """Note the changes and make them; the CR as it is then."""
         deadline, devices = now() + PATIENCE, await self._devices()
         ours: dict[tuple[str, ...], Change] = {}
+        unsure = False
+        """A patch may have been carried out, and no answer said so."""
         while True:
             wanted = changes(found["spec"], tuning)
             if not wanted:
+                if not ours:
+                    # Somebody else has just made the same settings: they are not ours to undo.
+                    self._note = None
+                    await self._journal.after(tuning=None)
                 return found
             ours |= {each.path: each for each in wanted}
             self._note = _note(found, self._node, devices, list(ours.values()))
@@ -131,7 +148,9 @@ class Tuner:
             try:
                 return await patch(self._client, found, as_patch(wanted))
             except (ApiError, LostConnectionError, TimeoutError) as problem:
-                if isinstance(problem, ApiError) and not problem.passing:
+                if not isinstance(problem, ApiError) or problem.passing:
+                    unsure = True
+                elif not unsure:
                     # Nothing of this was carried out.
                     ours.clear()
                     if problem.code != 409:
@@ -210,14 +229,7 @@ async def _former_values(client: Client, note: TuningNote) -> tuple[Object | Non
     changed: Object | None = None
     left: list[Change] = []
     while True:
-        found = await _patiently(
-            lambda: client.get(KUBEVIRTS, note.namespace, note.name)
-        )  # fmt: skip
-        if found["metadata"]["uid"] != note.uid:
-            raise TuningError(
-                f"the KubeVirt CR {note.namespace}/{note.name} has been made anew since: nothing "
-                "was put back"
-            )
+        found = await _changed_one(client, note)
         change, still_left = undo(found["spec"], made)
         # What was put back reads like what others have changed: only the first look tells.
         left = left or still_left
@@ -233,6 +245,23 @@ async def _former_values(client: Client, note: TuningNote) -> tuple[Object | Non
             await asyncio.sleep(_PAUSE)
 
 
+async def _changed_one(client: Client, note: TuningNote) -> Object:
+    """The CR that was changed. Raises `MadeAnewError` if it is no more."""
+    where = f"the KubeVirt CR {note.namespace}/{note.name}"
+    try:
+        found = await _patiently(
+            lambda: client.get(KUBEVIRTS, note.namespace, note.name)
+        )  # fmt: skip
+    except ApiError as problem:
+        # Where the kind is not served, the answer names no object.
+        if problem.code == 404 and f'"{note.name}"' in problem.status_message:
+            raise MadeAnewError(f"{where} has been removed since: nothing was put back") from None
+        raise
+    if found["metadata"]["uid"] != note.uid:
+        raise MadeAnewError(f"{where} has been made anew since: nothing was put back")
+    return found
+
+
 async def patch(client: Client, found: Object, change: Object) -> Object:
     """Merge a change into the CR's spec, if the CR is still as it was found."""
     metadata = found["metadata"]
@@ -245,6 +274,13 @@ async def rolled_out(client: Client, changed: Object, node: str, devices: object
 
     `devices` is how many the node is to offer; `ABSENT`: that does not change.
     """
+    try:
+        return await _in_force(client, changed, node, devices)
+    except (ApiError, LostConnectionError, TimeoutError) as problem:
+        return f"it could not be watched ({problem or 'no answer in time'})"
+
+
+async def _in_force(client: Client, changed: Object, node: str, devices: object) -> str:
     hanging = await kubevirts.rolled_out(client, changed, ROLLOUT_TIMEOUT)
     if hanging or devices is ABSENT:
         return hanging

@@ -39,6 +39,10 @@ class TuningError(Exception):
     """Settings could not be applied, rolled out or put back."""
 
 
+class MadeAnewError(TuningError):
+    """The KubeVirt CR that was changed is no more: there is nothing to put back into."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Change:
     """One field of the spec: where, what it was, what it is during the run."""

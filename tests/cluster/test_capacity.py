@@ -389,6 +389,34 @@ def test_an_object_that_a_webhook_refuses_is_told_by_a_dry_run(
     assert "a dry run of canary-1-0000" in found.text()
 
 
+def test_a_webhook_that_takes_no_dry_run_refuses_nothing(clock: Any) -> None:
+    node = {"metadata": {"name": "node"}, "spec": {},
+            "status": {"allocatable": {"pods": "10"}, "nodeInfo": {}}}  # fmt: skip
+    custom = {"metadata": {}, "spec": {}, "status": {"observedKubeVirtVersion": "v1.9.0"}}
+    said = 'admission webhook "sidecar.example.com" does not support dry run'
+
+    async def answer(request: Any) -> Any:
+        from aiohttp import web
+
+        if request.method == "POST":
+            return web.json_response({"reason": "BadRequest", "message": said}, status=400)
+        if request.path == "/api/v1/nodes/node":
+            return web.json_response(node)
+        items = [custom] if request.path.endswith("/kubevirts") else []
+        return web.json_response({"items": items, "metadata": {}})
+
+    async def work() -> preflight.Plan:
+        chosen = templates.Templates([], {})
+        place = templates.Place("r", "n", "node", {"kubernetes.io/hostname": "node"})
+        async with answering(answer) as (client, _):
+            target = Target("node", "n", True, chosen, {})
+            return await Preflight(client, target).plan(5, chosen.canary(place))
+
+    found = clock.run(work()).forecast
+    assert not [each for each in found.walls if each.name == "admission"]
+    assert "what admission webhooks refuse (one takes no dry run)" in found.unknown
+
+
 def test_facts_that_may_not_be_read_are_unknown_and_the_rest_is_told(
     clock: Any,
 ) -> None:

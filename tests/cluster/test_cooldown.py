@@ -183,6 +183,33 @@ def test_where_nothing_may_be_noted_nothing_is_remembered(
     connection.run(work())
 
 
+@pytest.mark.parametrize("namespaces", [True, False])
+def test_what_may_not_be_made_or_listed_keeps_nobody_from_resting(
+    clock: VirtualClock, namespaces: bool
+) -> None:
+    """A role for a namespace that is there lists no namespaces; another may write no notes."""
+    note = {
+        "metadata": {"name": "last-level-1", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "data": {"level": '{"run": "one", "node": "n", "before": {}}'},
+    }
+    pod = {"metadata": {"name": "p", "namespace": "n"}, "spec": {}}
+
+    async def answer(request: Any) -> Any:
+        if request.method == "POST" or (request.path.endswith("/namespaces") and not namespaces):
+            return status(403, "Forbidden")
+        if request.path.endswith("/configmaps"):
+            return web.json_response({"items": [note]})
+        return web.json_response({"items": [pod], "metadata": {}})
+
+    async def work() -> tuple[object, Sight]:
+        async with answering(answer) as (client, _):
+            return await last_level(client), await cooldown.look(client, "node")
+
+    last, seen = clock.run(work())
+    assert last is None
+    assert len(seen.ours) == (3 if namespaces else 2)
+
+
 def test_a_cluster_with_something_of_a_run_is_seen_to_move(
     connect: Callable[..., Connection],
 ) -> None:

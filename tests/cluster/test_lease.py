@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pytest_kvscale.cluster import guard, lease
+from pytest_kvscale.cluster import guard, lease, system
 from pytest_kvscale.cluster.choose import Connection
-from pytest_kvscale.cluster.client import VMIS, ApiError, Client, Object
+from pytest_kvscale.cluster.client import NAMESPACES, VMIS, ApiError, Client, Object
 from pytest_kvscale.cluster.lease import DURATION, LEASES, NAME, Turn
 from pytest_kvscale.cluster.system import NAMESPACE
 from pytest_kvscale.errors import ConfigurationError
@@ -265,6 +265,23 @@ def vmi(name: str, run: str = "") -> Object:
         "metadata": {"name": name, "labels": labels},
         "spec": {"domain": {}, "terminationGracePeriodSeconds": 5},
     }
+
+
+def test_a_system_namespace_that_is_being_removed_is_no_reason_to_go_without_a_turn(
+    connection: Connection,
+) -> None:
+    """Whoever comes after it is gone would make it anew, and have the turn at the same time."""
+
+    async def work() -> None:
+        client = connection.client
+        await system.ensure(client)
+        kept = {"metadata": {"name": "kept", "finalizers": ["example.com/mine"]}}
+        await client.create(system.CONFIG_MAPS, NAMESPACE, kept)
+        await client.delete(NAMESPACES, "", NAMESPACE)
+        with pytest.raises(ApiError, match="because it is being terminated"):
+            await take(client, "one")
+
+    connection.run(work())
 
 
 def test_vmis_of_others_on_the_node_are_told(connection: Connection) -> None:

@@ -5,23 +5,36 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_kvscale.cluster import cooldown, recovery, system, tuning
 from pytest_kvscale.cluster import journal as journals
-from pytest_kvscale.cluster import recovery, system, tuning
 from pytest_kvscale.cluster.choose import Connection
-from pytest_kvscale.cluster.client import KUBEVIRTS, NAMESPACES, VMIS, Client, Object
+from pytest_kvscale.cluster.client import (
+    KUBEVIRTS,
+    NAMESPACES,
+    VMIS,
+    ApiError,
+    Client,
+    Object,
+)
 from pytest_kvscale.cluster.journal import Journal
 from pytest_kvscale.cluster.journal_disk import Folder
-from pytest_kvscale.cluster.journal_record import ObjectsNote, Record
-from pytest_kvscale.cluster.kinds import VMIRS
+from pytest_kvscale.cluster.journal_level import Noted
+from pytest_kvscale.cluster.journal_record import ObjectsNote, Record, TuningNote
+from pytest_kvscale.cluster.kinds import KINDS, VMIRS
 from pytest_kvscale.cluster.recovery import NotUndoneError
+from pytest_kvscale.cluster.templates import Planned
 from pytest_kvscale.cluster.tuner import Tuner
+from pytest_kvscale.cluster.tuning import TuningError
 from pytest_kvscale.errors import ConfigurationError
+from pytest_kvscale.options import Settings
+from pytest_kvscale.session import Run
 
 VMI = ("kubevirt.io/v1", "VirtualMachineInstance")
 
@@ -279,6 +292,165 @@ def test_a_journal_that_cannot_be_read_stops_the_run(connection: Connection, her
     connection.run(work())
 
 
+def test_a_run_that_may_be_alive_is_left_alone_where_there_are_no_turns(
+    connection: Connection, here: Place, elsewhere: Place
+) -> None:
+    """Its journal in the cluster does not make it a dead one."""
+
+    async def doubtful(place: Place) -> list[str]:
+        return [each.run for each in await journals.doubtful(place.client, place.folder, "next")]
+
+    async def work() -> None:
+        journal = here.journal("one")
+        alive = journal.alive()
+        assert alive is not None
+        await journal.before(objects=note("n", "a"))
+        for place in (here, elsewhere):
+            assert await place.unfinished(alone=False) == []
+            assert await doubtful(place) == ["one"]
+        alive.close()
+        assert await here.unfinished(alone=False) == ["one"]
+        assert await doubtful(here) == []
+        assert await elsewhere.unfinished(alone=False) == []
+        assert await doubtful(elsewhere) == ["one"]
+        assert await elsewhere.unfinished(alone=True) == ["one"]
+
+    connection.run(work())
+
+
+def test_what_only_the_disk_could_take_is_found_when_the_cluster_may_be_read(
+    connection: Connection, here: Place
+) -> None:
+    class Refused(Journal):
+        async def _make(self, name: str, data: Object, deadline: float) -> None:
+            raise ApiError(403, {"reason": "Forbidden"})
+
+    async def work() -> None:
+        journal = Refused(here.client, "one", "u", here.folder)
+        await journal.before(objects=note("n", "a"))
+        assert "cannot be written (Forbidden)" in journal.off
+        assert await here.unfinished() == ["one"]
+        # Another process of the run tries again.
+        other = Refused(here.client, "one", "u", here.folder)
+        other.load()
+        await other.before(objects=note("n", "a", "b"))
+        assert await here.unfinished() == ["one"]
+
+    connection.run(work())
+
+
+def test_a_very_large_level_fits_into_the_cluster_too(connection: Connection, here: Place) -> None:
+    async def work() -> None:
+        uids = {f"density-20000-{each:04d}": str(uuid.UUID(int=each)) for each in range(20_000)}
+        await here.journal("one").before(objects=note("n", *uids, uids=uids))
+        (kept,) = (await here.client.list(system.CONFIG_MAPS, system.NAMESPACE))["items"]
+        assert len(kept["data"]["journal"]) < 2**20
+        (found,) = await journals.unfinished(here.client, "u", here.folder, "next", alone=True)
+        assert found.objects is not None
+        assert found.objects.names == tuple(uids)
+
+    connection.run(work())
+
+
+def test_a_journal_that_was_undone_from_elsewhere_is_not_made_anew(
+    connection: Connection, here: Place
+) -> None:
+    async def work() -> None:
+        journal = here.journal("one")
+        assert not await journal.is_gone()
+        fields = {"namespace": "k", "name": "k", "uid": "u", "node": "n", "devices": None,
+                  "fields": ()}  # fmt: skip
+        await journal.before(objects=note("n", "a"), tuning=TuningNote.model_validate(fields))
+        assert not await journal.is_gone()
+        await journals.remove(here.client, "one")
+        await journal.after(objects=None)
+        assert await journal.is_gone()
+        assert await here.journal("one").is_gone()
+        assert await here.unfinished() == []
+
+    connection.run(work())
+
+
+def test_what_a_level_left_is_not_forgotten_by_the_next(
+    connection: Connection, here: Place
+) -> None:
+    async def level(journal: Journal, number: int, gone: bool) -> list[Record]:
+        vmi = KINDS[VMI]
+        planned = [Planned(f"density-{number}-{each}", vmi, 1, {}) for each in range(2)]
+        notes = Noted(journal, f"level {number}", "n", own=False, objects=planned)
+        await notes.planned()
+        await notes.created({f"density-{number}-0": f"uid-{number}"})
+        await notes.over(gone, kept=False)
+        return list(
+            await journals.unfinished(here.client, "u", here.folder, "next", alone=True)
+        )  # fmt: skip
+
+    async def work() -> None:
+        journal = here.journal("one")
+        (left,) = await level(journal, 1, gone=False)
+        (after,) = await level(journal, 2, gone=True)
+        assert after.objects == left.objects
+        (both,) = await level(journal, 3, gone=False)
+        assert both.objects is not None
+        assert both.objects.what == "level 1 and level 3"
+        assert both.objects.names == ("density-1-0", "density-1-1", "density-3-0", "density-3-1")
+        assert both.objects.uids == {"density-1-0": "uid-1", "density-3-0": "uid-3"}
+
+    connection.run(work())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xfe", r"x\.json is not text"),
+        (b"[]", "is no journal of this version"),
+        (b'{"version": 0}', "is no journal of this version"),
+        (record(note("n", "a", kinds=(("x/v1", "Foo"),))).text().encode(), "unknown kind x/v1/Foo"),
+    ],
+)
+def test_garbage_on_the_disk_is_told_in_a_sentence(
+    connection: Connection, here: Place, content: bytes, said: str
+) -> None:
+    here.folder.path.mkdir()
+    (here.folder.path / "x.json").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=said):
+        connection.run(here.unfinished())
+
+
+def test_garbage_in_the_cluster_is_told_with_what_to_do(
+    connection: Connection, here: Place
+) -> None:
+    async def work() -> None:
+        await here.journal("one").before(objects=note("n", "a"))
+        change = {"data": {"journal": "{"}}
+        await here.client.patch(system.CONFIG_MAPS, system.NAMESPACE, "run-one", change)
+        with pytest.raises(ConfigurationError, match="kubectl get configmap run-one -n kvscale-s"):
+            await here.unfinished()
+
+    connection.run(work())
+
+
+def test_a_disk_that_fills_up_or_is_read_only_does_not_stop_what_is_undone(
+    connection: Connection, here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    async def work() -> None:
+        journal = here.journal("one")
+        await journal.before(objects=note("n", "a"))
+        monkeypatch.setattr(Path, "replace", full)
+        monkeypatch.setattr(Path, "unlink", full)
+        over = note("n", "a", over=True)
+        await journal.after(objects=over)
+        (found,) = await journals.unfinished(here.client, "u", here.folder, "next", alone=True)
+        assert found.objects == over
+        await journal.after(objects=None)
+        assert await here.unfinished() == []
+
+    connection.run(work())
+
+
 def test_a_disk_that_cannot_be_written_stops_what_it_was_to_note(
     connection: Connection, tmp_path: Path
 ) -> None:
@@ -315,8 +487,8 @@ class Deadly(Journal):
             raise Killed
         super()._advance(parts)
 
-    async def _keep(self, record: Record, patience: float) -> None:
-        await super()._keep(record, patience)
+    async def _keep(self, record: Record, patience: float, anew: bool = True) -> None:
+        await super()._keep(record, patience, anew)
         if self._left < 0:
             raise Killed
 
@@ -362,6 +534,90 @@ def test_settings_somebody_else_made_since_stay_and_are_told(
     connection.run(work())
 
 
+def test_objects_that_do_not_go_do_not_keep_the_settings_changed(
+    connect: Callable[..., Connection], tmp_path: Path
+) -> None:
+    path = tmp_path / "stuck.yaml"
+    path.write_text("extends: blog-2021\nfaults: {stuck_terminating: 1}", encoding="utf-8")
+    connection = connect(sim_profile=str(path))
+
+    async def work() -> None:
+        client, folder = connection.client, Folder(tmp_path / "state")
+        spec = await spec_of(client)
+        journal = Journal(client, "dead", "u", folder)
+        await Tuner(client, journal, "node").apply(tuning.load("density"))
+        await journal.before(objects=note("default", "a", own=False))
+        await client.create(VMIS, "default", vmi("a"))
+        await asyncio.sleep(60)
+        (found,) = await journals.unfinished(client, "u", folder, "next", alone=True)
+        with pytest.raises(NotUndoneError, match="still there") as caught:
+            await recovery.undo(client, found, 600)
+        assert caught.value.settings_back
+        assert await spec_of(client) == spec
+
+    connection.run(work())
+
+
+def own_run(connection: Connection, name: str, folder: Path) -> Run:
+    """A run on a cluster that is there."""
+    run = Run(Settings(cluster="sim", report_dir=folder, tune="density"), name)
+    run._connection, run._identity = connection, connection.identity
+    return run
+
+
+def test_a_run_that_lost_its_turn_changes_no_settings(
+    connection: Connection, tmp_path: Path
+) -> None:
+    run, before = own_run(connection, "one", tmp_path), connection.run(spec_of(connection.client))
+    run.take_turn(wait=False).lost.set_result("our turn is lost")
+    with pytest.raises(TuningError, match="our turn is lost"):
+        run.tune()
+    assert connection.run(spec_of(connection.client)) == before
+
+
+def test_a_run_that_lost_its_turn_leaves_the_settings_of_the_next(
+    connection: Connection, tmp_path: Path
+) -> None:
+    """They have the same values as its own, which the next run has put back."""
+    client, run = connection.client, own_run(connection, "one", tmp_path)
+    assert len(run.tune()) == 10
+    run.take_turn(wait=False).lost.set_result("our turn is lost")
+
+    async def taken_over() -> Object:
+        folder = Folder(tmp_path / "another-machine")
+        (found,) = await journals.unfinished(client, "u", folder, "two", alone=True)
+        await recovery.undo(client, found, 600)
+        await journals.remove(client, "one")
+        await Tuner(client, Journal(client, "two", "u", folder), "node").apply(
+            tuning.load("density")
+        )
+        return await spec_of(client)
+
+    theirs = connection.run(taken_over())
+    assert run.put_back() == []
+    assert connection.run(spec_of(client)) == theirs
+
+
+def test_the_cluster_rests_after_what_a_dead_run_left_has_gone(
+    connection: Connection, tmp_path: Path
+) -> None:
+    client, run = connection.client, own_run(connection, "two", tmp_path)
+
+    async def left() -> None:
+        dead = Journal(client, "dead", "u", run.undoing._folder)
+        await dead.before(objects=note("default", "a", own=False))
+        await client.create(VMIS, "default", vmi("a"))
+        await asyncio.sleep(60)
+
+    assert run.undoing.journal
+    connection.run(left())
+    assert run.undoing.undo_others(alone=True, kept=False) == 1
+    last = connection.run(cooldown.last_level(client))
+    assert last is not None
+    assert (last.run, last.node) == ("dead", "")
+    assert last.ago < 5
+
+
 def test_a_kubevirt_made_anew_is_left(connection: Connection, here: Place) -> None:
     async def work() -> None:
         client = here.client
@@ -371,7 +627,13 @@ def test_a_kubevirt_made_anew_is_left(connection: Connection, here: Place) -> No
         other = found.model_copy(
             update={"tuning": found.tuning.model_copy(update={"uid": "former"})}
         )
-        with pytest.raises(NotUndoneError, match="has been made anew since: nothing was put back"):
-            await recovery.undo(client, other, 600)
+        undone = await recovery.undo(client, other, 600)
+        assert undone.settings == []
+        (left,) = undone.left
+        assert "has been made anew since: nothing was put back (the run had changed: " in left
+        await client.delete(KUBEVIRTS, "kubevirt", "kubevirt")
+        await asyncio.sleep(60)
+        (left,) = (await recovery.undo(client, found, 600)).left
+        assert "has been removed since: nothing was put back" in left
 
     connection.run(work())

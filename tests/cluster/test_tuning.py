@@ -14,8 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_kvscale.cluster import kubevirt, kubevirt_owner, tuning
+from pytest_kvscale.cluster import tuner as tuners
 from pytest_kvscale.cluster.choose import Connection
-from pytest_kvscale.cluster.client import KUBEVIRTS, NODES
+from pytest_kvscale.cluster.client import (
+    KUBEVIRTS,
+    NODES,
+    ApiError,
+    Client,
+    LostConnectionError,
+)
 from pytest_kvscale.cluster.tuner import Tuner
 from pytest_kvscale.cluster.tuning import ABSENT, Change, TuningError
 from pytest_kvscale.errors import ConfigurationError
@@ -216,6 +223,21 @@ def test_a_rollout_that_hangs_is_put_back_and_says_where(
     assert spec_of(connection) == before
 
 
+def test_a_rollout_that_may_not_be_watched_is_put_back(
+    connect: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: Any) -> str:
+        raise ApiError(403, {"reason": "Forbidden"})
+
+    connection = connect()
+    before = copy.deepcopy(spec_of(connection))
+    monkeypatch.setattr(kubevirt, "rolled_out", refuse)
+    tuner = Tuner(connection.client, NoJournal(), "node")
+    with pytest.raises(TuningError, match=r"could not be watched \(HTTP 403 Forbidden"):
+        connection.run(tuner.apply(tuning.load("density")))
+    assert spec_of(connection) == before
+
+
 def test_it_is_rolled_out_only_when_every_part_says_so(
     connect: Callable[..., Connection],
 ) -> None:
@@ -328,6 +350,21 @@ def test_drift_is_told_in_words(connect: Callable[..., Connection]) -> None:
     ]
 
 
+def test_an_upgrade_meanwhile_is_told(connect: Callable[..., Connection]) -> None:
+    connection = connect()
+    tuner = Tuner(connection.client, NoJournal(), "node")
+    connection.run(tuner.apply({}))
+    assert connection.run(tuner.drift()) == []
+    path = f"{KUBEVIRTS.path('kubevirt', 'kubevirt')}/status"
+    change = {"status": {"observedKubeVirtVersion": "v9.9.9"}}
+    work = connection.client.request(
+        "patch", "PATCH", path, body=change, content_type="application/merge-patch+json"
+    )
+    connection.run(work)
+    (told,) = connection.run(tuner.drift())
+    assert re.fullmatch(r"the version was v\d.*, is v9\.9\.9", told)
+
+
 def test_settings_that_kubevirt_refuses_change_nothing(connect: Callable[..., Connection]) -> None:
     connection = connect()
     before, notes = copy.deepcopy(spec_of(connection)), NoJournal()
@@ -358,6 +395,49 @@ def test_what_somebody_writes_between_look_and_change_is_kept(
     connection.run(tuner.apply(tuning.load("density")))
     connection.run(tuner.put_back())
     assert spec_of(connection) == {"configuration": {"virtualMachineInstancesPerNode": 77}}
+
+
+def test_settings_that_somebody_else_makes_first_are_not_ours_to_undo(
+    connect: Callable[..., Connection],
+) -> None:
+    connection = connect()
+    client, wanted = connection.client, tuning.load("density")
+
+    class Racing(NoJournal):
+        async def before(self, **parts: Any) -> None:
+            await super().before(**parts)
+            await client.patch(KUBEVIRTS, "kubevirt", "kubevirt", {"spec": wanted})
+
+    notes = Racing()
+    tuner = Tuner(client, notes, "node")
+    assert connection.run(tuner.apply(wanted)) == []
+    assert notes.noted[-1] is None
+    theirs = spec_of(connection)
+    connection.run(tuner.put_back())
+    assert spec_of(connection) == theirs
+
+
+def test_a_change_whose_answer_was_lost_is_ours_though_the_next_send_meets_a_conflict(
+    connect: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = connect()
+    before = copy.deepcopy(spec_of(connection))
+    send, sent = tuners.patch, list[Any]()
+
+    async def late(client: Client, found: Any, change: Any) -> Any:
+        """The first takes effect only while the second is on its way."""
+        sent.append((found, change))
+        if len(sent) == 1:
+            raise LostConnectionError
+        if len(sent) == 2:
+            await send(client, *sent[0])
+        return await send(client, found, change)
+
+    monkeypatch.setattr(tuners, "patch", late)
+    tuner = Tuner(connection.client, NoJournal(), "node")
+    assert len(connection.run(tuner.apply(tuning.load("density")))) == 10
+    connection.run(tuner.put_back())
+    assert spec_of(connection) == before
 
 
 @pytest.mark.parametrize(
