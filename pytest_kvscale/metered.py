@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pytest_kvscale.cluster import component_metrics
 from pytest_kvscale.cluster.client import Client
@@ -21,7 +21,7 @@ from pytest_kvscale.measure.cost import nothing
 from pytest_kvscale.measure.counted import Counted
 from pytest_kvscale.measure.observe import Observer
 from pytest_kvscale.measure.phase_metrics import METRIC, PhaseMetrics, phase_metrics
-from pytest_kvscale.measure.series import Series, Window, covers
+from pytest_kvscale.measure.series import Series, Window, begins_unknown, covers
 
 SLACK = 90.0
 """Seconds after a level within which Prometheus must have scraped once more."""
@@ -112,6 +112,8 @@ class Meter:
             if _key(labels) in held
             else Series(labels, [(window.end, value)])
             for labels, value in after.series
+            # What it stood at before the level must be known, or be 0.
+            if _key(labels) in held or before.knows(labels)
         ]
         cost = control_plane.cost_of(series, window, vmis, "components", note)
         return Counted({}, self._why, cost, ())
@@ -122,17 +124,28 @@ class Meter:
         self, prometheus: Prometheus, window: Window, distance: float, observer: Observer, vmis: int
     ) -> Counted:
         asking = _Asking(prometheus, window, distance)
-        phases, note = await self._phases(asking, observer)
-        series = await asking.samples(_OURS % _ALL) + await asking.samples(_of_jobs())
-        cost = control_plane.cost_of([*series, *await asking.served()], window, vmis, "prometheus")
+        buckets = await asking.scraped(f"{METRIC}_bucket")
+        up, started = await asking.targets()
+        phases, note = await self._phases(asking, buckets, up, started, observer)
+        asked = await asking.samples(_OURS % _ALL) + await asking.samples(_of_jobs())
+        # Components without a container's name are in both answers.
+        series = {_key(each.labels): each for each in [*asked, *await asking.served()]}
+        known = [each for each in series.values() if not begins_unknown(each, window, up, started)]
+        cost = control_plane.cost_of(known, window, vmis, "prometheus")
         if not cost["components"]:
             cost = nothing(f"Prometheus at {prometheus.name} has nothing of the control plane")
         return Counted(phases["phases"], note, cost, phases["warnings"])
 
-    async def _phases(self, asking: _Asking, observer: Observer) -> tuple[PhaseMetrics, str]:
+    async def _phases(
+        self,
+        asking: _Asking,
+        series: Sequence[Series],
+        up: Sequence[Series],
+        started: Sequence[Series],
+        observer: Observer,
+    ) -> tuple[PhaseMetrics, str]:
         bucket, name = f"{METRIC}_bucket", asking.prometheus.name
         empty = f"Prometheus at {name} has no samples of {METRIC} in this level"
-        series = await asking.scraped(bucket)
         nothing_known = PhaseMetrics(phases={}, warnings=[])
         if not series:
             window = asking.window
@@ -145,8 +158,6 @@ class Meter:
                 f"Prometheus at {name} has no metric {METRIC}: does it scrape KubeVirt "
                 "(spec.monitorNamespace of the KubeVirt CR, or a ServiceMonitor)?"
             )
-        up = await asking.samples("up")
-        started = await asking.samples("process_start_time_seconds")
         timelines = list(observer.timelines.values())
         found = phase_metrics(series, up, started, asking.window, timelines)
         return found, "" if found["phases"] else empty
@@ -166,6 +177,10 @@ class _Asking:
         expression = f"{selector}[{round(seconds)}s]"
         answered = await self.prometheus.query(expression, self.window.end + SLACK)
         return [Series(labels, samples) for labels, samples in answered]
+
+    async def targets(self) -> tuple[list[Series], list[Series]]:
+        """What is known of the targets: whether they were scraped, and since when they run."""
+        return await self.samples("up"), await self.samples("process_start_time_seconds")
 
     async def scraped(self, selector: str) -> list[Series]:
         """As `samples`, once one of them was scraped after the window's end."""

@@ -189,17 +189,20 @@ def test_a_wrong_query_and_a_stranger_are_told_apart(servers: Any) -> None:
     with pytest.raises(PrometheusError, match=r"answered with an error: 400 .*parse error"):
         server.ask("sum(", START)
 
-    async def stranger() -> None:
+    async def stranger(said: Any) -> None:
         async def answer(_: web.BaseRequest) -> web.StreamResponse:
-            return web.json_response({"hello": "world"})
+            return web.json_response(said)
 
         async with answering(answer) as (client, _):
             await by_url(client.server, Access()).query("up", START)
 
-    clock = VirtualClock()
-    with pytest.raises(PrometheusError, match=r"what answers at .* is no Prometheus"):
-        clock.run(stranger())
-    clock.close()
+    strange: list[Any] = [{"hello": "world"}, ["hello"]]
+    strange += [{"data": {"result": each}} for each in ([1.0, "1"], [{"x": 1}], [{"values": 3}])]
+    for said in strange:
+        clock = VirtualClock()
+        with pytest.raises(PrometheusError, match=r"what answers at .* is no Prometheus"):
+            clock.run(stranger(said))
+        clock.close()
 
 
 # Ways to reach it -----------------------------------------------------------------------------

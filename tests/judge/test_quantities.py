@@ -172,6 +172,14 @@ def test_failures_that_an_objective_allows_fail_no_level(tmp_path: Path) -> None
     assert verdict("failures QemuTimeout: 5") == "fail"
 
 
+def test_before_the_deletion_only_what_is_known_then_is_judged(tmp_path: Path) -> None:
+    text = "[Deletion p95 <= 5m, virt-api cpu <= 9, left_behind <= 0, Running p95 <= 1h]"
+    _, found = objectives.load(write(tmp_path, f"default: {text}\nlevels: {{10: {text}}}"))
+    figures = running(*[1.0] * 10)
+    names = [each.name for each in found.before_deletion().check(10, objectives.measured(figures))]
+    assert names == ["Running p95"]
+
+
 def test_what_is_left_behind_is_never_forgiven(tmp_path: Path) -> None:
     _, found = objectives.load(write(tmp_path, "default: {failures: 100%, left_behind: 9}"))
     assert judge(3, level(3, left=1), found).verdict == "fail"
