@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytest_kvscale.cluster import choose, facts
+from pytest_kvscale.cluster import choose, component_metrics, facts
 from pytest_kvscale.cluster.choose import Connection
 from pytest_kvscale.cluster.client import KUBEVIRTS
 from pytest_kvscale.cluster.lease import Turn
@@ -82,6 +82,27 @@ def test_without_a_prometheus_the_components_tell(connect: Connect, tmp_path: Pa
     )
     outcomes = judge(20, level.figures, load(slo)[1], counted=found).objectives
     assert [each.ok for each in outcomes] == [True, False]
+
+
+def test_of_a_component_that_did_not_answer_before_the_level_nothing_is_counted(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had counted in its whole life must not pass for the level's."""
+    silent, ask = ["virt-controller"], component_metrics._ask
+
+    async def asked(client: Any, path: str) -> str | Exception:
+        if any(each in path for each in silent):
+            return TimeoutError()
+        return await ask(client, path)
+
+    monkeypatch.setattr(component_metrics, "_ask", asked)
+    level = Level(connect(sim_profile="fast"), 3)
+    silent.clear()
+    found = level.counted().cost
+    assert "virt-controller" not in found["components"]
+    assert "virt-handler" in found["components"]
+    assert found["note"].startswith("virt-controller-")
+    assert found["note"].endswith(": no answer")
 
 
 def test_a_prometheus_that_scrapes_a_live_cluster_agrees_with_us(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.cluster.prometheus import Access, Prometheus, PrometheusError, by_url, find
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.measure.clocks import compare
+from pytest_kvscale.measure.control_plane import MEMORY
 from pytest_kvscale.measure.counted import Counted
 from pytest_kvscale.measure.observe import Observer
 from pytest_kvscale.measure.phase_metrics import METRIC
@@ -68,7 +69,14 @@ def exposition(edges: tuple[float, ...], prefix: str = "kubevirt_") -> str:
             depth = {"name": "virt-controller-vmi", **base}
             tell("kubevirt_workqueue_depth", "kubevirt_workqueue_depth", START + at,
                  float(step % 7), **depth)  # fmt: skip
-    gauges = (METRIC, "up", "kubevirt_workqueue_depth", "process_start_time_seconds")
+        for job in ("kubelet", "etcd") if step > 2 else ("kubelet",):
+            # Components without a container's name; Prometheus has etcd only since the level began.
+            base = {"instance": "node", "job": job}
+            tell("up", "up", START + at, 1, **base)
+            used = "process_cpu_seconds"
+            tell(used, f"{used}_total", START + at, 1000 + 0.5 * step, **base)
+            tell(MEMORY, MEMORY, START + at, 1e8, **base)
+    gauges = (METRIC, "up", "kubevirt_workqueue_depth", "process_start_time_seconds", MEMORY)
     text = []
     for family, told in lines.items():
         text += [f"# TYPE {family} {'gauge' if family in gauges else 'counter'}", *told]
@@ -157,6 +165,14 @@ def test_what_it_cost_is_counted_by_old_and_new_names(servers: Any, prefix: str)
     assert cost["source"] == "prometheus"
     assert controller["requests"] == {"PATCH virtualmachineinstances": 600.0}
     assert controller["queues"]["virt-controller-vmi"]["depth"] == 6
+    kubelet = cost["components"]["kubelet"]
+    # From 15 s before the level to 15 s after it, every 15 s.
+    assert (kubelet["cpu"], kubelet["memory"]) == (31.0, 1e8)
+
+
+def test_what_a_component_stood_at_before_the_level_is_not_counted(servers: Any) -> None:
+    cost = meter(by_url(servers().url, Access()), observed()).cost
+    assert "etcd" not in cost["components"]
 
 
 # Sentences ------------------------------------------------------------------------------------
