@@ -27,6 +27,7 @@ SLACK = 90.0
 """Seconds after a level within which Prometheus must have scraped once more."""
 LOOK_BACK = 300.0
 """Seconds before a level in which a counter's last sample is looked for."""
+_API = "apiserver"
 _LAG = 1.0
 """Seconds by which a component may know of something later than we do."""
 _PAUSE = 1.0
@@ -97,23 +98,25 @@ class Meter:
     # Components -----------------------------------------------------------------------------
 
     async def _snapshot(self) -> Snapshot:
-        names = (*control_plane.NAMES, control_plane.SERVED)
+        names = (*control_plane.NAMES, control_plane.SERVED, control_plane.BEGUN)
         return await component_metrics.snapshot(self._client, self._namespace, self._node, names)
 
     async def _from_components(self, vmis: int) -> Counted:
         before, after = self._before or Snapshot((), ()), await self._snapshot()
         window = Window(self._began, max(now(), self._began + 1e-6))
-        note = "; ".join(dict.fromkeys((*before.missing, *after.missing)))
+        new = _begun_anew(before, after)
+        note = "; ".join(dict.fromkeys((*before.missing, *after.missing, *new.values())))
         if not after.series:
             return Counted({}, self._why, nothing(note or self._why), ())
         held = {_key(labels): value for labels, value in before.series}
         series = [
             Series(labels, [(window.start, held[_key(labels)]), (window.end, value)])
-            if _key(labels) in held
+            if _key(labels) in held and labels["instance"] not in new
             else Series(labels, [(window.end, value)])
             for labels, value in after.series
             # What it stood at before the level must be known, or be 0.
-            if _key(labels) in held or before.knows(labels)
+            if (_key(labels) in held or before.knows(labels))
+            and not (labels["instance"] in new and labels["container"] == _API)
         ]
         cost = control_plane.cost_of(series, window, vmis, "components", note)
         return Counted({}, self._why, cost, ())
@@ -200,6 +203,23 @@ class _Asking:
                 found.setdefault(_key(labels), []).append((moment, samples[-1][1]))
         names = {"__name__": control_plane.SERVED}
         return [Series({**dict(key), **names}, samples) for key, samples in found.items()]
+
+
+def _begun_anew(before: Snapshot, after: Snapshot) -> dict[str, str]:
+    """Instances that are another process than before the level, and what that means."""
+    begun = {_key(labels): each for labels, each in before.series}
+    found = {}
+    for labels, each in after.series:
+        if labels["__name__"] == control_plane.BEGUN and begun.get(_key(labels), each) != each:
+            who = labels["instance"]
+            found[who] = (
+                # Behind one address there may be several.
+                "another API server answered after the level than before it: what it cost is not "
+                "known"
+                if labels["container"] == _API
+                else f"{who} began anew in the level: what it had counted until then is lost"
+            )
+    return found
 
 
 def _of_jobs() -> str:
