@@ -123,6 +123,8 @@ def test_an_outcome_reads_as_a_sentence(tmp_path: Path, text: str, sentence: str
          "(did you mean 'virt-controller PATCH pods per VMI'?)"),
         ("  virt-api throtled: 3", "(did you mean 'virt-api throttled'?)"),
         ("  virt-api queue q depht: 3", "expected e.g. virt-api PATCH"),
+        ("  virt-api PATCH  per VMI: 3", "expected e.g. virt-api PATCH"),
+        ("  virt-api queue  depth: 3", "expected e.g. virt-api PATCH"),
         ("  Running p95: {limit: 3s, operator: =<}", "operator: input should be '<=', '<'"),
         ('  Running p95: {limit: "<= 3s", operator: <}', "the operator is given twice"),
         ("  Running p95: {limit: 3s, margin: 1}", "unknown key 'default.Running p95.margin'"),
