@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.options import Settings
 
 DATA = Path(__file__).parent / "data"
+
+# Clusters are made of many objects that live long: looking for garbage less often costs less.
+gc.set_threshold(200_000, 20, 100)
 
 
 @pytest.fixture(scope="session", autouse=True)

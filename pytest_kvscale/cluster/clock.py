@@ -194,5 +194,10 @@ async def _cancel_the_rest() -> None:
             task.cancel()
         # One that cleans up first is cancelled in that, too.
         await asyncio.wait(rest, timeout=_CLEANING)
+    loop: Any = asyncio.get_running_loop()
     # A watch nobody reads to its end closes its connection here.
-    await asyncio.get_running_loop().shutdown_asyncgens()
+    await loop.shutdown_asyncgens()
+    # TLS waits for the other end to say goodbye too; nobody is there to wait any more.
+    for transport in list(loop._transports.values()):
+        transport.abort()
+    await asyncio.sleep(0)

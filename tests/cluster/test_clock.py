@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_kvscale.cluster import clock_loop, clock_wire
-from pytest_kvscale.cluster.clock import ClockStuckError, RealClock, VirtualClock
+from pytest_kvscale.cluster.clock import Clock, ClockStuckError, RealClock, VirtualClock
 
 FAR = 1_000_000.0
 """Seconds no test waits really."""
@@ -603,3 +603,19 @@ def test_an_interrupt_cancels_the_work_of_a_real_clock() -> None:
         clock.run(work())
     assert done == ["cleaned up"]
     clock.close()
+
+
+@pytest.mark.parametrize("kind", [VirtualClock, RealClock])
+def test_a_clock_that_is_closed_leaves_no_connection_open(kind: type[Clock]) -> None:
+    async def connect() -> asyncio.StreamWriter:
+        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        _, writer = await asyncio.open_connection(host, port)
+        server.close()
+        return writer
+
+    clock = kind()
+    writer = clock.run(connect())
+    assert writer.get_extra_info("socket").fileno() != -1
+    clock.close()
+    assert writer.get_extra_info("socket").fileno() == -1

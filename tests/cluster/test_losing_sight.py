@@ -15,7 +15,7 @@ import pytest
 from tests.cluster.trouble import LEVEL, Outcome, play, profile, survivable
 
 Json = dict[str, Any]
-RUNS = 120
+RUNS = 100
 BATCH = 10
 NAMES = [f"density-{LEVEL}-{index:04d}" for index in range(LEVEL)]
 
