@@ -133,10 +133,22 @@ class Meter:
         asked = await asking.samples(_OURS % _ALL) + await asking.samples(_of_jobs())
         # Components without a container's name are in both answers.
         series = {_key(each.labels): each for each in [*asked, *await asking.served()]}
-        known = [each for each in series.values() if not begins_unknown(each, window, up, started)]
-        cost = control_plane.cost_of(known, window, vmis, "prometheus")
+        known, unknown = [], set()
+        for each in series.values():
+            if control_plane.component_of(each.labels) is None:
+                continue
+            if begins_unknown(each, window, up, started):
+                unknown.add(each.labels.get("pod") or each.labels.get("instance", "an instance"))
+            else:
+                known.append(each)
+        left_out = "; ".join(
+            f"{who}: scraped only since the level began, what it had counted before is not known"
+            for who in sorted(unknown)
+        )
+        cost = control_plane.cost_of(known, window, vmis, "prometheus", left_out)
         if not cost["components"]:
-            cost = nothing(f"Prometheus at {prometheus.name} has nothing of the control plane")
+            why = f"Prometheus at {prometheus.name} has nothing of the control plane"
+            cost = nothing(left_out or why)
         return Counted(phases["phases"], note, cost, phases["warnings"])
 
     async def _phases(

@@ -71,7 +71,7 @@ def exposition(edges: tuple[float, ...], prefix: str = "kubevirt_") -> str:
                  float(step % 7), **depth)  # fmt: skip
         for job in ("kubelet", "etcd") if step > 2 else ("kubelet",):
             # Components without a container's name; Prometheus has etcd only since the level began.
-            base = {"instance": "node", "job": job}
+            base = {"instance": "node" if job == "kubelet" else "etcd-0", "job": job}
             tell("up", "up", START + at, 1, **base)
             used = "process_cpu_seconds"
             tell(used, f"{used}_total", START + at, 1000 + 0.5 * step, **base)
@@ -173,6 +173,9 @@ def test_what_it_cost_is_counted_by_old_and_new_names(servers: Any, prefix: str)
 def test_what_a_component_stood_at_before_the_level_is_not_counted(servers: Any) -> None:
     cost = meter(by_url(servers().url, Access()), observed()).cost
     assert "etcd" not in cost["components"]
+    assert cost["note"] == (
+        "etcd-0: scraped only since the level began, what it had counted before is not known"
+    )
 
 
 # Sentences ------------------------------------------------------------------------------------
