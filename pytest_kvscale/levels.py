@@ -146,7 +146,8 @@ class Levels:
     def _failed(running: LevelRun, objectives: Objectives) -> bool:
         """Whether a level has failed before anything of it is deleted."""
         figures = dataclasses.replace(running.figures(), left_behind=0)
-        return judge(running.level, figures, objectives).verdict == "fail"
+        known = objectives.before_deletion()
+        return judge(running.level, figures, known).verdict == "fail"
 
     def _say_kept(self, level: int) -> str:
         """Nothing more can run beside what is kept."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pytest_kvscale.cluster import component_metrics
 from pytest_kvscale.cluster.client import Client
@@ -21,12 +21,13 @@ from pytest_kvscale.measure.cost import nothing
 from pytest_kvscale.measure.counted import Counted
 from pytest_kvscale.measure.observe import Observer
 from pytest_kvscale.measure.phase_metrics import METRIC, PhaseMetrics, phase_metrics
-from pytest_kvscale.measure.series import Series, Window, covers
+from pytest_kvscale.measure.series import Series, Window, begins_unknown, covers
 
 SLACK = 90.0
 """Seconds after a level within which Prometheus must have scraped once more."""
 LOOK_BACK = 300.0
 """Seconds before a level in which a counter's last sample is looked for."""
+_API = "apiserver"
 _LAG = 1.0
 """Seconds by which a component may know of something later than we do."""
 _PAUSE = 1.0
@@ -97,21 +98,25 @@ class Meter:
     # Components -----------------------------------------------------------------------------
 
     async def _snapshot(self) -> Snapshot:
-        names = (*control_plane.NAMES, control_plane.SERVED)
+        names = (*control_plane.NAMES, control_plane.SERVED, control_plane.BEGUN)
         return await component_metrics.snapshot(self._client, self._namespace, self._node, names)
 
     async def _from_components(self, vmis: int) -> Counted:
         before, after = self._before or Snapshot((), ()), await self._snapshot()
         window = Window(self._began, max(now(), self._began + 1e-6))
-        note = "; ".join(dict.fromkeys((*before.missing, *after.missing)))
+        new = _begun_anew(before, after)
+        note = "; ".join(dict.fromkeys((*before.missing, *after.missing, *new.values())))
         if not after.series:
             return Counted({}, self._why, nothing(note or self._why), ())
         held = {_key(labels): value for labels, value in before.series}
         series = [
             Series(labels, [(window.start, held[_key(labels)]), (window.end, value)])
-            if _key(labels) in held
+            if _key(labels) in held and labels["instance"] not in new
             else Series(labels, [(window.end, value)])
             for labels, value in after.series
+            # What it stood at before the level must be known, or be 0.
+            if (_key(labels) in held or before.knows(labels))
+            and not (labels["instance"] in new and labels["container"] == _API)
         ]
         cost = control_plane.cost_of(series, window, vmis, "components", note)
         return Counted({}, self._why, cost, ())
@@ -122,17 +127,40 @@ class Meter:
         self, prometheus: Prometheus, window: Window, distance: float, observer: Observer, vmis: int
     ) -> Counted:
         asking = _Asking(prometheus, window, distance)
-        phases, note = await self._phases(asking, observer)
-        series = await asking.samples(_OURS % _ALL) + await asking.samples(_of_jobs())
-        cost = control_plane.cost_of([*series, *await asking.served()], window, vmis, "prometheus")
+        buckets = await asking.scraped(f"{METRIC}_bucket")
+        up, started = await asking.targets()
+        phases, note = await self._phases(asking, buckets, up, started, observer)
+        asked = await asking.samples(_OURS % _ALL) + await asking.samples(_of_jobs())
+        # Components without a container's name are in both answers.
+        series = {_key(each.labels): each for each in [*asked, *await asking.served()]}
+        known, unknown = [], set()
+        for each in series.values():
+            if control_plane.component_of(each.labels) is None:
+                continue
+            if begins_unknown(each, window, up, started):
+                unknown.add(each.labels.get("pod") or each.labels.get("instance", "an instance"))
+            else:
+                known.append(each)
+        left_out = "; ".join(
+            f"{who}: scraped only since the level began, what it had counted before is not known"
+            for who in sorted(unknown)
+        )
+        cost = control_plane.cost_of(known, window, vmis, "prometheus", left_out)
         if not cost["components"]:
-            cost = nothing(f"Prometheus at {prometheus.name} has nothing of the control plane")
+            why = f"Prometheus at {prometheus.name} has nothing of the control plane"
+            cost = nothing(left_out or why)
         return Counted(phases["phases"], note, cost, phases["warnings"])
 
-    async def _phases(self, asking: _Asking, observer: Observer) -> tuple[PhaseMetrics, str]:
+    async def _phases(
+        self,
+        asking: _Asking,
+        series: Sequence[Series],
+        up: Sequence[Series],
+        started: Sequence[Series],
+        observer: Observer,
+    ) -> tuple[PhaseMetrics, str]:
         bucket, name = f"{METRIC}_bucket", asking.prometheus.name
         empty = f"Prometheus at {name} has no samples of {METRIC} in this level"
-        series = await asking.scraped(bucket)
         nothing_known = PhaseMetrics(phases={}, warnings=[])
         if not series:
             window = asking.window
@@ -145,8 +173,6 @@ class Meter:
                 f"Prometheus at {name} has no metric {METRIC}: does it scrape KubeVirt "
                 "(spec.monitorNamespace of the KubeVirt CR, or a ServiceMonitor)?"
             )
-        up = await asking.samples("up")
-        started = await asking.samples("process_start_time_seconds")
         timelines = list(observer.timelines.values())
         found = phase_metrics(series, up, started, asking.window, timelines)
         return found, "" if found["phases"] else empty
@@ -167,6 +193,10 @@ class _Asking:
         answered = await self.prometheus.query(expression, self.window.end + SLACK)
         return [Series(labels, samples) for labels, samples in answered]
 
+    async def targets(self) -> tuple[list[Series], list[Series]]:
+        """What is known of the targets: whether they were scraped, and since when they run."""
+        return await self.samples("up"), await self.samples("process_start_time_seconds")
+
     async def scraped(self, selector: str) -> list[Series]:
         """As `samples`, once one of them was scraped after the window's end."""
         over = self.window.end + SLACK + self.distance
@@ -185,6 +215,23 @@ class _Asking:
                 found.setdefault(_key(labels), []).append((moment, samples[-1][1]))
         names = {"__name__": control_plane.SERVED}
         return [Series({**dict(key), **names}, samples) for key, samples in found.items()]
+
+
+def _begun_anew(before: Snapshot, after: Snapshot) -> dict[str, str]:
+    """Instances that are another process than before the level, and what that means."""
+    begun = {_key(labels): each for labels, each in before.series}
+    found = {}
+    for labels, each in after.series:
+        if labels["__name__"] == control_plane.BEGUN and begun.get(_key(labels), each) != each:
+            who = labels["instance"]
+            found[who] = (
+                # Behind one address there may be several.
+                "another API server answered after the level than before it: what it cost is not "
+                "known"
+                if labels["container"] == _API
+                else f"{who} began anew in the level: what it had counted until then is lost"
+            )
+    return found
 
 
 def _of_jobs() -> str:

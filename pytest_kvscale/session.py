@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -410,7 +411,11 @@ class Run:
             settings=facts.settings,
             template=self.templates.sources,
             variables=dict(settings.variables),
-            pace={"qps": settings.qps, "burst": settings.burst},
+            # As fast as possible is no number that JSON has.
+            pace={
+                "qps": settings.qps if math.isfinite(settings.qps) else "max",
+                "burst": settings.burst,
+            },
         )
         return {
             "uid": facts.uid,

@@ -34,6 +34,16 @@ class Snapshot:
     """Labels (with `__name__`, `container` and `instance`) and values."""
     missing: tuple[str, ...]
     """What did not answer, and why."""
+    unknown: frozenset[str] = frozenset()
+    """Instances that did not answer."""
+    listed: bool = True
+    """Whether KubeVirt's pods were known at all."""
+
+    def knows(self, labels: Mapping[str, str]) -> bool:
+        """Whether a series that is not here was not there, or stood at 0."""
+        if labels["instance"] in self.unknown:
+            return False
+        return self.listed or labels["container"] not in VIRT
 
 
 async def snapshot(client: Client, namespace: str, node: str, names: Collection[str]) -> Snapshot:
@@ -44,6 +54,7 @@ async def snapshot(client: Client, namespace: str, node: str, names: Collection[
     targets = {("apiserver", "apiserver"): "/metrics"}
     targets["kubelet", node] = NODES.path("", node, "proxy/metrics")
     missing: list[str] = []
+    listed, unknown = True, set()
     try:
         async with asyncio.timeout(PATIENCE):
             labels = f"kubevirt.io in ({','.join(VIRT)})"
@@ -51,6 +62,7 @@ async def snapshot(client: Client, namespace: str, node: str, names: Collection[
             targets |= {_of(pod): _path(namespace, pod) for pod in pods}
     except (ApiError, LostConnectionError, TimeoutError) as problem:
         missing.append(f"KubeVirt's pods in {namespace}: {problem or 'no answer'}")
+        listed = False
     told = await asyncio.gather(*(_ask(client, path) for path in targets.values()))
     series: list[Told] = []
     for (component, instance), answer in zip(targets, told, strict=True):
@@ -59,7 +71,8 @@ async def snapshot(client: Client, namespace: str, node: str, names: Collection[
             series += [(labels | own, value) for labels, value in parse(answer, names)]
         else:
             missing.append(f"{instance}: {str(answer).strip() or 'no answer'}")
-    return Snapshot(tuple(series), tuple(missing))
+            unknown.add(instance)
+    return Snapshot(tuple(series), tuple(missing), frozenset(unknown), listed)
 
 
 def parse(text: str, names: Collection[str]) -> Iterator[tuple[dict[str, str], float]]:

@@ -74,7 +74,11 @@ class Prometheus:
 
     def ask(self, expression: str, at: float) -> list[Answered]:
         """As `query`, in the calling thread."""
-        answer = self._call(self._connect.custom_query, expression, params={"time": f"{at:.3f}"})
+        found: list[Answered] = self._call(self._read, expression, f"{at:.3f}")
+        return found
+
+    def _read(self, expression: str, time: str) -> list[Answered]:
+        answer = self._connect.custom_query(expression, params={"time": time})
         return [_series(each) for each in answer]
 
     async def knows(self, metric: str, start: float, end: float) -> bool:
@@ -102,7 +106,7 @@ class Prometheus:
             raise PrometheusError(
                 f"Prometheus at {self.name} cannot be reached: {_reason(problem)}"
             ) from None
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, LookupError, TypeError, ValueError):
             raise PrometheusError(f"what answers at {self.name} is no Prometheus") from None
 
 

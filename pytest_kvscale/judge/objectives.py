@@ -242,6 +242,16 @@ class Objectives:
         limits = {**self.default, **self.limits.get(level, {})}
         return tuple(_outcome(key, limit, measured) for key, limit in limits.items())
 
+    def before_deletion(self) -> Objectives:
+        """Those that can be judged before anything is deleted, and what it cost is counted."""
+        limits = {level: _known_before(each) for level, each in self.limits.items()}
+        return dataclasses.replace(self, limits=limits, default=_known_before(self.default))
+
+
+def _known_before(limits: Mapping[str, Limit]) -> dict[str, Limit]:
+    later = (*COMPONENTS, quantities.DELETION, "left_behind")
+    return {key: each for key, each in limits.items() if key.partition(" ")[0] not in later}
+
 
 NO_OBJECTIVES = Objectives({}, {}, "no objective")
 

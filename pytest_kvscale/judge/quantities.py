@@ -69,14 +69,14 @@ def unit_of(name: str) -> Unit:
     if component not in COMPONENTS:
         raise ValueError(f"unknown objective {name!r}{_hint(name)}: expected e.g. {_BRIEF}")
     match what.split(" "):
-        case [verb, _, "per", "VMI"]:
+        case [verb, str(resource), "per", "VMI"] if resource:
             if verb not in VERBS:
                 raise ValueError(
                     f"unknown objective {name!r}: {verb!r} is no verb{nearest(verb, VERBS)}: "
                     f"expected one of {', '.join(VERBS)}"
                 )
             return ""
-        case ["queue", _, ("depth" | "latency") as figure]:
+        case ["queue", str(queue), ("depth" | "latency") as figure] if queue:
             return "s" if figure == "latency" else ""
         case _ if what in _OF_COMPONENTS:
             if what == "memory":

@@ -20,6 +20,11 @@ from pytest_kvscale.measure.timeline import PHASES, Timeline
 
 RESOLUTION = 1.0
 """Of the API's stamps, in seconds: they are cut off, not rounded."""
+SKEW = 0.1
+"""Seconds by which stamps may contradict each other without a clock having jumped: API servers
+beside each other are not of one opinion, and clocks drift."""
+_NOISE = 1e-3
+"""Seconds below which a contradiction is one of arithmetic."""
 DELIVERY = 1.0
 """Seconds a watch may take to tell before it counts as a disagreement."""
 EXAMPLES = 3
@@ -37,7 +42,10 @@ class Enclosure:
 
 @dataclasses.dataclass(frozen=True)
 class Stretch:
-    """From a moment on, until the next stretch: the distances that fit all that was seen."""
+    """From a moment on, until the next stretch: the distances that fit all that was seen.
+
+    `low` may lie above `high`, by `SKEW`: then there were all distances in between.
+    """
 
     since: float
     low: float
@@ -51,7 +59,7 @@ class Stretch:
     @property
     def uncertainty(self) -> float:
         """By how much it may be wrong."""
-        return (self.high - self.low) / 2
+        return abs(self.high - self.low) / 2
 
 
 class Jump(TypedDict):
@@ -117,13 +125,13 @@ def compare(timelines: Sequence[Timeline], dated: float | None = None) -> Clocks
 
 
 def stretches(enclosures: Iterable[Enclosure]) -> list[Stretch]:
-    """The stretches of time in each of which one distance fits all enclosures."""
+    """The stretches of time in each of which one distance fits all enclosures, but for `SKEW`."""
     found: list[Stretch] = []
     for each in sorted(enclosures, key=lambda one: one.at):
         if found:
             last = found[-1]
             low, high = max(last.low, each.low), min(last.high, each.high)
-            if low <= high:
+            if low - high <= SKEW:
                 found[-1] = Stretch(last.since, low, high)
                 continue
         found.append(Stretch(each.at, each.low, each.high))
@@ -132,6 +140,8 @@ def stretches(enclosures: Iterable[Enclosure]) -> list[Stretch]:
 
 def _enclosures(timeline: Timeline) -> Iterator[Enclosure]:
     """What the stamps of a VMI's creation and deletion allow."""
+    if timeline.restarts:
+        return  # What was seen of its first VMI says nothing of the stamps of its last.
     told = [at for phase, at in timeline.phases.items() if phase not in timeline.bounds]
     if timeline.creation.acked is not None and not timeline.creation.is_owner:
         # Of an owner the answer says nothing: it makes its VMIs after it.
@@ -150,6 +160,8 @@ def _between(earliest: float, latest: float, stamp: float) -> Enclosure:
 
 def _stamped(timeline: Timeline) -> Iterator[tuple[str, float, float]]:
     """Phases that were told when they happened and have a stamp: phase, seen, stamp."""
+    if timeline.restarts:
+        return  # The times are those of its first VMI, the stamps of its last.
     for phase in PHASES:
         seen, stamp = timeline.phases.get(phase), timeline.stamps.get(phase)
         if seen is not None and stamp is not None and phase not in timeline.bounds:
@@ -164,7 +176,7 @@ def _disagreement(found: Sequence[Stretch], seen: float, stamp: float) -> str | 
     stretch = fitting[-1]
     late = seen - stamp - stretch.distance
     unsure = stretch.uncertainty
-    if late < -unsure:
+    if late < -unsure - _NOISE:
         return f"was stamped {-late:.3f} s after it was seen (uncertainty {unsure:.3f} s)"
     if late > RESOLUTION + DELIVERY + unsure:
         return f"was seen {late:.3f} s after its stamp (uncertainty {unsure:.3f} s)"

@@ -98,7 +98,11 @@ def figures(observer: Observer, requested: int | None = None, qps: float | None 
         left_behind=sum(_is_left(each) for each in created) + len(observer.there("vms")),
         phases={phase: summarize(_durations(timelines, phase), total) for phase in PHASES},
         deletion=summarize(
-            (each.gone - each.delete_asked for each in gone if each.gone and each.delete_asked),
+            (
+                each.gone - each.delete_asked
+                for each in gone
+                if each.gone is not None and each.delete_asked is not None
+            ),
             len(asked),
         ),
         rates=_rates(timelines, created),

@@ -38,8 +38,12 @@ class Bucketed(TypedDict):
 
 def buckets_of(series: Iterable[Series], window: Window) -> dict[float, float]:
     """What was counted in a window, by upper edge, over all instances."""
-    sums = total_by(series, window, "le")
-    return dict(sorted((float(edge), count) for (edge,), count in sums.items() if edge))
+    found: dict[float, float] = {}
+    for (edge,), count in total_by(series, window, "le").items():
+        if edge:
+            # Clients write the same edge in different ways: 1, 1.0.
+            found[float(edge)] = found.get(float(edge), 0.0) + count
+    return dict(sorted(found.items()))
 
 
 def interval(buckets: Buckets, share: float) -> tuple[float, float, float | None] | None:

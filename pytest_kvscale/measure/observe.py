@@ -328,6 +328,10 @@ class Observer:
         if timeline.uid:
             self._replaced.add(timeline.uid)
             self._by_uid.pop(timeline.uid)
+            if timeline.pod.uid:
+                # What is told late of the old pod says nothing of the new VMI.
+                self._by_pod.pop(timeline.pod.uid, None)
+                self._left.add(timeline.pod.uid)
             timeline.begin_again()
         timeline.name = name
         self.timelines[name] = timeline

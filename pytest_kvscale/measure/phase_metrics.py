@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict
 
@@ -45,8 +46,15 @@ def phase_metrics(
     phases = {}
     for phase in PHASES:
         buckets = buckets_of((each for each in found if each.labels.get("phase") == phase), window)
-        if buckets and max(buckets.values()) > 0:
+        if not buckets or max(buckets.values()) <= 0:
+            continue
+        if math.inf in buckets:
             phases[phase] = bucketed(buckets)
+        else:
+            warnings.append(
+                f"Prometheus has no last bucket (le +Inf) of {phase}: how many it counted is not "
+                "known, and its figures are left out"
+            )
     return PhaseMetrics(phases=phases, warnings=[*warnings, *_compared(phases, timelines)])
 
 

@@ -7,6 +7,7 @@ extrapolates, and misses what a series counted before its first sample.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -41,7 +42,7 @@ def within(series: Series, window: Window) -> list[Sample]:
     A counter is only seen when it is scraped: what happened in the window's last seconds is in the
     sample after them.
     """
-    samples = [each for each in series.samples if not math.isnan(each[1])]
+    samples = [each for each in series.samples if math.isfinite(each[1])]
     before = [each for each in samples if each[0] <= window.start]
     inside = [each for each in samples if window.start < each[0] < window.end]
     after = [each for each in samples if each[0] >= window.end and each[0] > window.start]
@@ -105,9 +106,17 @@ def total_by(
 
 
 def most(series: Iterable[Series], window: Window) -> float | None:
-    """The most a gauge showed, all its series at one time together; None without samples."""
-    sums: dict[float, float] = {}
+    """The most a gauge showed, all its series at one time together; None without samples.
+
+    Targets are scraped at different times: between two samples a series has the first one's value.
+    """
+    changes: dict[tuple[float, bool], float] = {}
     for each in series:
+        shown, at = 0.0, 0.0
         for at, value in within(each, window):
-            sums[at] = sums.get(at, 0.0) + value
-    return max(sums.values(), default=None)
+            changes[at, False] = changes.get((at, False), 0.0) + value - shown
+            shown = value
+        if shown:
+            # It is there until its last sample, and with what begins then.
+            changes[at, True] = changes.get((at, True), 0.0) - shown
+    return max(itertools.accumulate(changes[each] for each in sorted(changes)), default=None)

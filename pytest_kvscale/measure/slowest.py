@@ -32,6 +32,17 @@ _WAITS = (
     ("Scheduled", "launcher starting"),
 )
 """The phase a stretch lies in, and what is waited for until its end, in order."""
+_WAITS_OF_PODS = (
+    ("Pending", "the API creating it"),
+    ("Pending", "the watch telling of it"),
+    ("Scheduling", "waiting for a node"),
+    ("Scheduled", "its sandbox being made"),
+    ("Scheduled", "init containers"),
+    ("Scheduled", "containers starting"),
+    ("Scheduled", "the kubelet seeing it ready"),
+)
+"""Of plain pods: they are Scheduled as soon as they have a node, and no launcher comes after."""
+_ALL_WAITS = (*_WAITS, *_WAITS_OF_PODS)
 
 
 class Way(TypedDict):
@@ -81,6 +92,11 @@ def _total(timeline: Timeline) -> float:
 def _moments(timeline: Timeline) -> tuple[float | None, ...]:
     """When each of the waits was over, in their order."""
     pod, phases = timeline.pod, timeline.phases
+    if timeline.creation.is_pod:
+        return (
+            timeline.creation.acked, phases.get("Scheduling"), pod.scheduled, pod.sandbox,
+            pod.initialised, pod.started, phases["Running"],
+        )  # fmt: skip
     return (
         timeline.creation.acked, phases.get("Scheduling"), pod.scheduled, pod.sandbox,
         pod.initialised, pod.started, phases.get("Scheduled"), phases["Running"],
@@ -88,17 +104,18 @@ def _moments(timeline: Timeline) -> tuple[float | None, ...]:
 
 
 def _way(timeline: Timeline) -> dict[tuple[int, ...], float]:
-    """Seconds by the waits (their numbers) that ended together.
+    """Seconds by the waits (their numbers in `_ALL_WAITS`) that ended together.
 
     One whose end was not seen goes with the next one; one that was over before an earlier one was
     (watches lag behind each other) took no time that is known.
     """
     found: dict[tuple[int, ...], float] = {}
     group: tuple[int, ...] = ()
+    first = len(_WAITS) if timeline.creation.is_pod else 0
     last, ends = timeline.sent or 0.0, timeline.phases["Running"]
     moments = [None if each is None else min(each, ends) for each in _moments(timeline)]
     for number, moment in enumerate(moments):
-        group = (*group, number)
+        group = (*group, first + number)
         if moment is None or moment in moments[number + 1 : number + 2]:
             continue
         if moment > last:
@@ -119,9 +136,9 @@ def _average(ways: Sequence[dict[tuple[int, ...], float]]) -> Way:
 
 def _name(group: tuple[int, ...]) -> str:
     """`Scheduled: launcher starting`; of several phases, the one most of the waits are in."""
-    phases = [_WAITS[number][0] for number in group]
+    phases = [_ALL_WAITS[number][0] for number in group]
     phase = max(_PHASES, key=phases.count)
-    return f"{phase}: " + ", ".join(_WAITS[number][1] for number in group)
+    return f"{phase}: " + ", ".join(_ALL_WAITS[number][1] for number in group)
 
 
 def _text(number: int, ran: int, slow: Way, median: Way) -> str:

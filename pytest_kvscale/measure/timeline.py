@@ -7,10 +7,13 @@ API's own stamps are kept beside them, as POSIX seconds of the server's clock.
 from __future__ import annotations
 
 import dataclasses
+import re
 
 PHASES = ("Scheduling", "Scheduled", "Running")
 """The phases a VMI passes, in order, that are measured from the first send of its creation."""
 FINAL = ("Succeeded", "Failed")
+_UNSHOWABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""What a terminal would obey, and files of text cannot have: anybody may have written it."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -30,11 +33,13 @@ class Sign:
     """Whether it still holds (a condition that went away no longer does)."""
 
     def text(self) -> str:
-        """One line: where it was seen and what it says."""
+        """One line that can be shown: where it was seen and what it says."""
         times = f" ({self.count} times)" if self.count > 1 else ""
         first_line = self.message.partition("\n")[0].strip()
         said = f": {first_line}" if first_line else ""
-        return f"{self.source} {self.reason}{said}{times}"
+        return _UNSHOWABLE.sub(
+            "\N{REPLACEMENT CHARACTER}", f"{self.source} {self.reason}{said}{times}"
+        )
 
 
 @dataclasses.dataclass(slots=True)

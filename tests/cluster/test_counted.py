@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from pytest_kvscale.cluster import choose, facts
+from pytest_kvscale.cluster import choose, component_metrics, facts
 from pytest_kvscale.cluster.choose import Connection
 from pytest_kvscale.cluster.client import KUBEVIRTS
+from pytest_kvscale.cluster.clock import VirtualClock
+from pytest_kvscale.cluster.component_metrics import Snapshot
 from pytest_kvscale.cluster.lease import Turn
 from pytest_kvscale.cluster.prometheus import Access
 from pytest_kvscale.cluster.templates import Place, Templates
@@ -20,12 +22,15 @@ from pytest_kvscale.density import LevelPlan, LevelRun
 from pytest_kvscale.judge.classes import classify
 from pytest_kvscale.judge.objectives import load
 from pytest_kvscale.judge.verdict import judge
+from pytest_kvscale.measure.clocks import compare
 from pytest_kvscale.measure.cost import per_vmi
 from pytest_kvscale.measure.counted import Counted
 from pytest_kvscale.measure.figures import Figures
+from pytest_kvscale.measure.observe import Observer
 from pytest_kvscale.metered import Found, Meter, prometheus_of
 from pytest_kvscale.options import Settings
 from tests import prometheus, standalone
+from tests.cluster.scripted import answering
 from tests.cluster.trouble import play
 from tests.judge.test_confusion import profile
 from tests.sim.test_prometheus import KEPT, TUNED, config
@@ -82,6 +87,77 @@ def test_without_a_prometheus_the_components_tell(connect: Connect, tmp_path: Pa
     )
     outcomes = judge(20, level.figures, load(slo)[1], counted=found).objectives
     assert [each.ok for each in outcomes] == [True, False]
+
+
+def told(begun: float, value: float) -> Snapshot:
+    """What virt-api and the API server tell that have begun at a date and counted so much."""
+    series = []
+    for name in ("virt-api", "apiserver"):
+        own = {"container": name, "instance": name}
+        series.append(({"__name__": "process_start_time_seconds", **own}, begun))
+        series.append(({"__name__": "process_cpu_seconds_total", **own}, value))
+    return Snapshot(tuple(series), ())
+
+
+@pytest.mark.parametrize(
+    ("begun", "cpu", "note"),
+    [
+        (100.0, {"virt-api": 3.0, "apiserver": 3.0}, ""),
+        (
+            160.0,
+            {"virt-api": 8.0},
+            "virt-api began anew in the level: what it had counted until then is lost; another API "
+            "server answered after the level than before it: what it cost is not known",
+        ),
+    ],
+)
+def test_a_component_that_began_anew_counts_from_zero_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, begun: float, cpu: dict[str, float], note: str
+) -> None:
+    answers = [told(100.0, 5.0), told(begun, 8.0)]
+
+    async def snapshot(*_: Any) -> Snapshot:
+        return answers.pop(0)
+
+    monkeypatch.setattr(component_metrics, "snapshot", snapshot)
+    clock = VirtualClock()
+
+    async def level() -> Counted:
+        async with answering(_never) as (client, _):
+            meter = Meter(client, "kubevirt", "node", NONE)
+            await meter.begin()
+            await asyncio.sleep(60)
+            return await meter.end(Observer(), compare([]), 1)
+
+    cost = clock.run(level()).cost
+    clock.close()
+    assert {name: each["cpu"] for name, each in cost["components"].items()} == cpu
+    assert cost["note"] == note
+
+
+async def _never(_: Any) -> Any:
+    raise AssertionError("nobody is to ask this")
+
+
+def test_of_a_component_that_did_not_answer_before_the_level_nothing_is_counted(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had counted in its whole life must not pass for the level's."""
+    silent, ask = ["virt-controller"], component_metrics._ask
+
+    async def asked(client: Any, path: str) -> str | Exception:
+        if any(each in path for each in silent):
+            return TimeoutError()
+        return await ask(client, path)
+
+    monkeypatch.setattr(component_metrics, "_ask", asked)
+    level = Level(connect(sim_profile="fast"), 3)
+    silent.clear()
+    found = level.counted().cost
+    assert "virt-controller" not in found["components"]
+    assert "virt-handler" in found["components"]
+    assert found["note"].startswith("virt-controller-")
+    assert found["note"].endswith(": no answer")
 
 
 def test_a_prometheus_that_scrapes_a_live_cluster_agrees_with_us(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.cluster.prometheus import Access, Prometheus, PrometheusError, by_url, find
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.measure.clocks import compare
+from pytest_kvscale.measure.control_plane import MEMORY
 from pytest_kvscale.measure.counted import Counted
 from pytest_kvscale.measure.observe import Observer
 from pytest_kvscale.measure.phase_metrics import METRIC
@@ -68,7 +69,14 @@ def exposition(edges: tuple[float, ...], prefix: str = "kubevirt_") -> str:
             depth = {"name": "virt-controller-vmi", **base}
             tell("kubevirt_workqueue_depth", "kubevirt_workqueue_depth", START + at,
                  float(step % 7), **depth)  # fmt: skip
-    gauges = (METRIC, "up", "kubevirt_workqueue_depth", "process_start_time_seconds")
+        for job in ("kubelet", "etcd") if step > 2 else ("kubelet",):
+            # Components without a container's name; Prometheus has etcd only since the level began.
+            base = {"instance": "node" if job == "kubelet" else "etcd-0", "job": job}
+            tell("up", "up", START + at, 1, **base)
+            used = "process_cpu_seconds"
+            tell(used, f"{used}_total", START + at, 1000 + 0.5 * step, **base)
+            tell(MEMORY, MEMORY, START + at, 1e8, **base)
+    gauges = (METRIC, "up", "kubevirt_workqueue_depth", "process_start_time_seconds", MEMORY)
     text = []
     for family, told in lines.items():
         text += [f"# TYPE {family} {'gauge' if family in gauges else 'counter'}", *told]
@@ -157,6 +165,17 @@ def test_what_it_cost_is_counted_by_old_and_new_names(servers: Any, prefix: str)
     assert cost["source"] == "prometheus"
     assert controller["requests"] == {"PATCH virtualmachineinstances": 600.0}
     assert controller["queues"]["virt-controller-vmi"]["depth"] == 6
+    kubelet = cost["components"]["kubelet"]
+    # From 15 s before the level to 15 s after it, every 15 s.
+    assert (kubelet["cpu"], kubelet["memory"]) == (31.0, 1e8)
+
+
+def test_what_a_component_stood_at_before_the_level_is_not_counted(servers: Any) -> None:
+    cost = meter(by_url(servers().url, Access()), observed()).cost
+    assert "etcd" not in cost["components"]
+    assert cost["note"] == (
+        "etcd-0: scraped only since the level began, what it had counted before is not known"
+    )
 
 
 # Sentences ------------------------------------------------------------------------------------
@@ -189,17 +208,20 @@ def test_a_wrong_query_and_a_stranger_are_told_apart(servers: Any) -> None:
     with pytest.raises(PrometheusError, match=r"answered with an error: 400 .*parse error"):
         server.ask("sum(", START)
 
-    async def stranger() -> None:
+    async def stranger(said: Any) -> None:
         async def answer(_: web.BaseRequest) -> web.StreamResponse:
-            return web.json_response({"hello": "world"})
+            return web.json_response(said)
 
         async with answering(answer) as (client, _):
             await by_url(client.server, Access()).query("up", START)
 
-    clock = VirtualClock()
-    with pytest.raises(PrometheusError, match=r"what answers at .* is no Prometheus"):
-        clock.run(stranger())
-    clock.close()
+    strange: list[Any] = [{"hello": "world"}, ["hello"]]
+    strange += [{"data": {"result": each}} for each in ([1.0, "1"], [{"x": 1}], [{"values": 3}])]
+    for said in strange:
+        clock = VirtualClock()
+        with pytest.raises(PrometheusError, match=r"what answers at .* is no Prometheus"):
+            clock.run(stranger(said))
+        clock.close()
 
 
 # Ways to reach it -----------------------------------------------------------------------------

@@ -123,6 +123,8 @@ def test_an_outcome_reads_as_a_sentence(tmp_path: Path, text: str, sentence: str
          "(did you mean 'virt-controller PATCH pods per VMI'?)"),
         ("  virt-api throtled: 3", "(did you mean 'virt-api throttled'?)"),
         ("  virt-api queue q depht: 3", "expected e.g. virt-api PATCH"),
+        ("  virt-api PATCH  per VMI: 3", "expected e.g. virt-api PATCH"),
+        ("  virt-api queue  depth: 3", "expected e.g. virt-api PATCH"),
         ("  Running p95: {limit: 3s, operator: =<}", "operator: input should be '<=', '<'"),
         ('  Running p95: {limit: "<= 3s", operator: <}', "the operator is given twice"),
         ("  Running p95: {limit: 3s, margin: 1}", "unknown key 'default.Running p95.margin'"),
@@ -170,6 +172,14 @@ def test_failures_that_an_objective_allows_fail_no_level(tmp_path: Path) -> None
     assert verdict("failures Pending: 2") == "pass"
     assert verdict("failures DeviceLimit: 1") == "fail"
     assert verdict("failures QemuTimeout: 5") == "fail"
+
+
+def test_before_the_deletion_only_what_is_known_then_is_judged(tmp_path: Path) -> None:
+    text = "[Deletion p95 <= 5m, virt-api cpu <= 9, left_behind <= 0, Running p95 <= 1h]"
+    _, found = objectives.load(write(tmp_path, f"default: {text}\nlevels: {{10: {text}}}"))
+    figures = running(*[1.0] * 10)
+    names = [each.name for each in found.before_deletion().check(10, objectives.measured(figures))]
+    assert names == ["Running p95"]
 
 
 def test_what_is_left_behind_is_never_forgiven(tmp_path: Path) -> None:

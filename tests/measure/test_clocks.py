@@ -83,6 +83,33 @@ def test_a_jump_of_the_servers_clock_is_found(jump: float) -> None:
     assert "no duration is measured by it" in found["warnings"][0]
 
 
+@given(st.floats(-0.09, 0.09))
+def test_api_servers_that_disagree_a_little_are_no_clock_that_jumps(skew: float) -> None:
+    """Two API servers answer in turn."""
+    timelines = [vmi(0.013 * index, EPOCH + skew * (index % 2), took=0.001) for index in range(400)]
+    found = compare(timelines, EPOCH)
+    assert (found["jumps"], found["warnings"]) == ([], [])
+    assert found["ahead"] is not None
+    assert found["uncertainty"] is not None
+    for each in (0.0, skew):
+        assert abs(found["ahead"] - each) <= found["uncertainty"] + 0.02
+
+
+def test_a_clock_that_drifts_does_not_jump() -> None:
+    """50 ms in ten minutes."""
+    timelines = [vmi(0.1 * index, EPOCH + 8e-6 * index, took=0.001) for index in range(6000)]
+    found = compare(timelines, EPOCH)
+    assert (found["jumps"], found["warnings"]) == ([], [])
+
+
+def test_a_vmi_that_its_owner_replaced_tells_nothing_of_the_clocks() -> None:
+    timelines = [vmi(0.1 * index, name=f"vmi-{index}") for index in range(20)]
+    again, last = timelines[3], vmi(90.0)
+    again.restarts, again.stamps, again.created_stamp = 1, last.stamps, last.created_stamp
+    found = compare(timelines, EPOCH)
+    assert (found["jumps"], found["warnings"], found["checked"]) == ([], [], 57)
+
+
 def test_a_stamp_later_than_it_was_seen_is_told_with_the_vmis_name() -> None:
     timelines = [vmi(0.013 * index, name=f"vmi-{index}") for index in range(100)]
     timelines[7].stamps["Running"] += 2

@@ -410,6 +410,34 @@ def test_a_list_without_a_pod_that_was_replaced_keeps_the_new_one(observer: Obse
     assert observer.timelines["one"].pod.gone == 5.0
 
 
+def test_what_is_told_late_of_the_pod_of_a_replaced_vmi_says_nothing_of_the_new_one() -> None:
+    observer = Observer()
+    observer.expect(Creation("vm", 0.0, 0.0, 0.1, is_owner=True))
+    owner: Json = {"ownerReferences": [{"name": "vm"}]}
+    old = pod(uid="p1", owner="u1", node="n", **container(running={}))
+    observer.take("vmis", "ADDED", vmi("Scheduling", uid="u1", **owner), 1.0)
+    observer.take("pods", "ADDED", old, 2.0)
+    observer.take("vmis", "MODIFIED", vmi("Failed", uid="u1", **owner), 3.0)
+    observer.take("vmis", "DELETED", vmi("Failed", uid="u1", **owner), 4.0)
+    observer.take("vmis", "ADDED", vmi("Scheduling", uid="u2", **owner), 5.0)
+    observer.take("pods", "MODIFIED", old, 6.0)
+    observer.take("events", "ADDED", warning("p1", "FailedKillPod", "KillPodSandboxError"), 6.0)
+    (timeline,) = observer.timelines.values()
+    assert (timeline.uid, timeline.restarts, timeline.pod.uid, timeline.signs) == ("u2", 1, "", [])
+    observer.take("pods", "ADDED", pod(uid="p2", owner="u2"), 7.0)
+    assert timeline.pod.uid == "p2"
+    observer.take("pods", "DELETED", old, 8.0)
+    assert dict(observer.there("pods")) == {"p2": "virt-launcher-one-x"}
+
+
+def test_a_deletion_asked_for_at_the_clocks_zero_is_measured(observer: Observer) -> None:
+    observer.take("vmis", "ADDED", vmi("Running"), -1.0)
+    observer.end_level(0.0)
+    observer.delete_asked(0.0)
+    observer.take("vmis", "DELETED", vmi("Running"), 3.0)
+    assert figures(observer).deletion["max"] == 3.0
+
+
 def test_a_stranger_that_is_not_listed_is_gone(observer: Observer) -> None:
     observer.take("vmis", "ADDED", vmi("Running", uid="u9", name="theirs"), 1.0)
     assert observer.strangers == {"u9": "theirs"}

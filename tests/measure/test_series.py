@@ -65,6 +65,19 @@ def test_a_gauge_shows_the_most_of_all_its_series_together() -> None:
     assert most([], WINDOW) is None
 
 
+def test_gauges_that_are_scraped_one_after_the_other_are_shown_together() -> None:
+    first, second = series((90, 1), (150, 5), (205, 1)), series((95, 2), (153, 4), (208, 2))
+    assert most([first, second], WINDOW) == 9
+    # One that ended before the other began was never there beside it.
+    assert most([series((90, 5), (120, 5)), series((135, 6), (205, 6))], WINDOW) == 6
+
+
+@pytest.mark.parametrize("strange", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_no_sample(strange: float) -> None:
+    assert increase(series((90, 5), (150, strange), (205, 8)), WINDOW) == 3
+    assert most([series((90, 5), (150, strange))], WINDOW) == 5
+
+
 def test_what_a_counter_stood_at_is_unknown_only_if_its_target_is_new_to_prometheus() -> None:
     target = {"job": "kubevirt", "instance": "a"}
     new = series((150, 40), (205, 50), **target)
@@ -130,6 +143,25 @@ def test_instances_are_summed_before_a_percentile_is_taken() -> None:
     parts = [*histogram([1.5] * 50, pod="a"), *histogram([200.0] * 50, pod="b")]
     assert bucketed(buckets_of(parts, WINDOW))["p95_high"] == 300
     assert bucketed(buckets_of(parts, WINDOW))["n"] == 100
+
+
+def test_an_edge_is_the_same_however_it_is_written() -> None:
+    """Old clients write `1`, new ones `1.0`."""
+    new = [
+        Series({**each.labels, "le": str(float(each.labels["le"].replace("+Inf", "inf")))},
+               each.samples)
+        for each in histogram([200.0] * 50, pod="b")
+    ]  # fmt: skip
+    found = buckets_of([*histogram([1.5] * 50, pod="a"), *new], WINDOW)
+    assert len(found) == len(EDGES) + 1
+    assert (found[1.0], found[2.0], found[300.0], found[math.inf]) == (0, 50, 100, 100)
+
+
+def test_a_histogram_without_its_last_bucket_is_left_out_and_said() -> None:
+    told = [each for each in histogram([5.0], phase="Running") if each.labels["le"] != "+Inf"]
+    found = phase_metrics(told, [], [], WINDOW, vmis([5.0]))
+    assert found["phases"] == {}
+    assert "has no last bucket (le +Inf) of Running" in found["warnings"][0]
 
 
 @pytest.mark.parametrize(

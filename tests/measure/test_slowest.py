@@ -50,6 +50,29 @@ def test_each_stretch_has_its_name() -> None:
     }
 
 
+def test_a_plain_pod_has_no_launcher() -> None:
+    """It is Scheduled when it has a node; a VMI may stand beside it."""
+    pod = vmi(9.0, "pod", **{**WHOLE, "acked": 0.5, "Scheduling": 1.0, "scheduled": 2.0,
+                             "Scheduled": 2.0, "sandbox": 4.0, "initialised": 5.0,
+                             "started": 7.0})  # fmt: skip
+    pod.creation.is_pod = True
+    found = slowest([pod, vmi(36.0, **WHOLE)])
+    assert found is not None
+    assert found["median"] == {
+        "seconds": 9.0,
+        "steps": {
+            "Pending: the API creating it": 0.5,
+            "Pending: the watch telling of it": 0.5,
+            "Scheduling: waiting for a node": 1.0,
+            "Scheduled: its sandbox being made": 2.0,
+            "Scheduled: init containers": 1.0,
+            "Scheduled: containers starting": 2.0,
+            "Scheduled: the kubelet seeing it ready": 2.0,
+        },
+    }
+    assert found["slow"]["steps"]["Scheduled: launcher starting"] == 8.0
+
+
 def test_the_slowest_twentieth_stands_beside_the_median() -> None:
     timelines = [
         vmi(10.0 + index, f"vmi-{index}", Scheduling=1.0, Scheduled=5.0) for index in range(40)

@@ -203,6 +203,43 @@ def test_text_from_the_cluster_is_escaped(suite: Suite) -> None:
     assert "&lt;script&gt;alert(1)" in source
 
 
+def test_results_are_json_however_fast_was_asked_for(suite: Suite) -> None:
+    suite.quick("--kvscale-qps=max").assert_outcomes(passed=1)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (suite.latest / "results.json").read_text(encoding="utf-8")
+    results = json.loads(text, parse_constant=refuse)
+    assert results["cluster"]["comparable"]["pace.qps"] == "max"
+    assert results["levels"][0]["pacing"]["qps"] is None
+
+
+def test_junit_can_be_read_whatever_a_log_says(suite: Suite) -> None:
+    """Colours, a null byte and other characters that XML cannot have."""
+    text = """
+    from pytest_kvscale.sim.players import virt_api
+
+    def test_hostile(monkeypatch, density_run, slo):
+        evil = "\\x1b[31mred\\x1b[0m \\x00 \\x08 \\ufffe ]]> &"
+        monkeypatch.setattr(virt_api, "_VALIDATOR", evil)
+        slo.check(density_run(3))
+    """
+    suite.pytester.makepyfile(test_density=text)
+    suite.profile("faults: {names: density-*, create_rejected: 1}")
+    result = suite.run("--kvscale-sim-profile=quick.yaml")
+    result.assert_outcomes(failed=1)
+    root = ET.parse(suite.latest / "junit.xml").getroot()  # noqa: S314 - our own file
+    (failure,) = root.iter("failure")
+    assert "red" in (failure.text or "")
+    assert "]]> &" in (failure.text or "")
+    for file in ("report.html", "3-vmis.jsonl"):
+        text = (suite.latest / file).read_text(encoding="utf-8")
+        assert "[31mred" in text
+        assert not re.search(r"[\x00\x08\x1b\ufffe]", text)
+    assert "\x1b[31mred" not in result.stdout.str()
+
+
 def test_files_are_written_when_a_level_fails(suite: Suite) -> None:
     suite.profile("faults: {names: density-*, launcher_crash: 1}")
     suite.run("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=3").assert_outcomes(failed=1)

@@ -340,6 +340,17 @@ def test_a_failed_level_may_be_kept_and_recovered(suite: Suite) -> None:
     result.stdout.fnmatch_lines(["nothing was created: level 2 failed, and its objects are kept*"])
 
 
+def test_a_level_that_passes_is_not_kept_whatever_is_known_only_later(suite: Suite) -> None:
+    """A limit for the deletion, or for a cost, is not missed before there is one."""
+    (suite.path / "slo.yaml").write_text(
+        "default: [Deletion p95 <= 1h, virt-controller CREATE pods per VMI <= 1]", encoding="utf-8"
+    )
+    suite.quick("--kvscale-keep").assert_outcomes(passed=1)
+    level = of_level(suite)
+    assert (level["verdict"], level["deleted"], level["reasons"]) == ("pass", 3, [])
+    assert [each["ok"] for each in level["slo"]] == [True, True]
+
+
 def test_levels_rest_between_each_other_and_not_before_the_first(suite: Suite) -> None:
     suite.quick("--kvscale-cooldown=2h", levels="2,3,4").assert_outcomes(passed=3)
     rests = [level["cooldown"] for level in suite.results["levels"]]
