@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import math
 import resource
 from collections.abc import Callable, Sequence
@@ -227,18 +228,21 @@ class LevelRun:
 
     # Beginning ------------------------------------------------------------------------------
 
-    def _sources(self) -> tuple[tuple[str, Resource, str], ...]:
+    def _sources(self) -> tuple[tuple[str, Resource, str, str], ...]:
+        """What is followed: stream, collection, label selector, field selector."""
         labels, kinds = f"{RUN_LABEL}={self._plan.place.run}", self._plan.kinds
         return (
-            *((each.stream, each.resource, labels) for each in kinds if each.is_owner),
-            ("vmis", VMIS, labels), ("pods", PODS, labels), ("events", EVENTS, ""),
+            *((each.stream, each.resource, labels, "") for each in kinds if each.is_owner),
+            ("vmis", VMIS, labels, ""), ("pods", PODS, labels, ""),
+            # Normal events, half of all there is to read, speak for nothing.
+            ("events", EVENTS, "", "type=Warning"),
         )  # fmt: skip
 
     def _make_followers(self) -> dict[str, Follower]:
         client, namespace = self._client, self._plan.place.namespace
         return {
-            stream: Follower(client, kind, namespace, _Tap(self, stream), labels=selector)
-            for stream, kind, selector in self._sources()
+            stream: Follower(client, kind, namespace, _Tap(self, stream), labels, fields)
+            for stream, kind, labels, fields in self._sources()
         }
 
     # The level ------------------------------------------------------------------------------
@@ -349,15 +353,15 @@ class LevelRun:
     async def _list_all(self) -> None:
         """List everything, where no watch does it any more."""
         await self._creator.decided(self._is_there)
-        for stream, kind, labels in self._sources():
+        for stream, kind, labels, fields in self._sources():
             answer = await repeat_until(
-                now() + LAST_LOOK,
-                lambda kind=kind, labels=labels: self._client.list(  # type: ignore[misc]
-                    kind, self._plan.place.namespace, labels
-                ),
+                now() + LAST_LOOK, functools.partial(self._list, kind, labels, fields)
             )
             version = str(answer["metadata"]["resourceVersion"])
             self.listed(stream, answer.get("items") or [], version, now(), self._start)
+
+    async def _list(self, kind: Resource, labels: str, fields: str) -> Object:
+        return await self._client.list(kind, self._plan.place.namespace, labels, fields)
 
     def _is_there(self, name: str) -> bool:
         timeline = self.observer.timelines.get(name)
