@@ -11,12 +11,18 @@ from tests.sim.asker import Work, a_cluster
 
 
 @pytest.fixture
-def run(clock: VirtualClock) -> Callable[[Work], None]:
+def api_only() -> bool:
+    """Whether the API is served alone; a module of such tests says so with one of its own."""
+    return False
+
+
+@pytest.fixture
+def run(clock: VirtualClock, api_only: bool) -> Callable[[Work], None]:
     """Ask a cluster of profile fast, in virtual time."""
 
     def play(work: Work) -> None:
         async def whole() -> None:
-            async with a_cluster() as asker:
+            async with a_cluster(api_only=api_only) as asker:
                 await work(asker)
 
         clock.run(whole())

@@ -5,33 +5,24 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from pytest_kvscale.cluster.clock import VirtualClock
-from tests.sim.asker import CONFIG_MAPS, Asker, a_cluster
+from tests.sim.asker import CONFIG_MAPS, Asker, Work
 from tests.sim.test_server import config_map, names
 from tests.sim.wire import LEASES, MERGE, VMIS, vmi
 
 Json = dict[str, Any]
-Work = Callable[[Asker], Coroutine[Any, Any, None]]
 HERE = VMIS.format("default")
 PODS = "/api/v1/namespaces/default/pods"
 POD = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
 
 
 @pytest.fixture
-def run(clock: VirtualClock) -> Callable[[Work], None]:
-    def play(work: Work) -> None:
-        async def whole() -> None:
-            async with a_cluster(api_only=True) as asker:
-                await work(asker)
-
-        clock.run(whole())
-
-    return play
+def api_only() -> bool:
+    return True
 
 
 def mine(name: str = "one", **metadata: Any) -> Json:

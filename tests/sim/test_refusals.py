@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.sim import quantity
-from tests.sim.asker import Asker, a_cluster
+from tests.sim.asker import Asker, Work
 from tests.sim.staging import Json
 from tests.sim.wire import APPLY, JSON_PATCH, MERGE, STRATEGIC, vmi
 
-Work = Callable[[Asker], Coroutine[Any, Any, None]]
 VMIS = "/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstances"
 CORE = "/api/v1/namespaces/default"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
@@ -23,15 +21,8 @@ UNSUPPORTED = "FieldValueNotSupported"
 
 
 @pytest.fixture
-def run(clock: VirtualClock) -> Callable[[Work], None]:
-    def play(work: Work) -> None:
-        async def whole() -> None:
-            async with a_cluster(api_only=True) as asker:
-                await work(asker)
-
-        clock.run(whole())
-
-    return play
+def api_only() -> bool:
+    return True
 
 
 def mine(name: str = "one", **metadata: Any) -> Json:
