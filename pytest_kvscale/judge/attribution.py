@@ -118,7 +118,7 @@ class Attribution:
     def _way(self, key: str, change: Change | None) -> float:
         """Above 0: it became worse; below: better; 0: neither."""
         if change is not None and change.shift is not None:
-            return change.shift
+            return change.shift if change.pair.metric.worse == "higher" else -change.shift
         total = self.deletion if key == _DELETION_KEY else self._split(key)
         if isinstance(total, Split):
             total = total.total if total.counts else None
@@ -134,7 +134,7 @@ class Attribution:
             name, found = _PHASE_KEYS[key], self._split(key)
             head = _changed(name, found.total if found else None, change)
             where = found.words() if found else ""
-            if not where and name == "p95" and self.p50 and self.p50.counts:
+            if not where and name == "p95" and self.p50 and self.p50.steps and self.p50.counts:
                 where = f"{_changed('p50', self.p50.total, None)}, {self.p50.words()}"
             return f"{head}, {where}" if where else head
         total = None
@@ -224,7 +224,8 @@ def _changed(name: str, shift: Shift | None, change: Change | None) -> str:
             for each in (change.low, change.high)
         )
         known = "" if low == high == "…" else f" [{low}, {high}]"
-        return f"{name} {_relative(change.shift)}{known}"
+        unit = change.pair.metric.unit
+        return f"{name} {_relative(change.shift, is_time=unit == 's')}{known}"
     return f"{name} not known" if shift is None else f"{name} {_between(shift)}"
 
 
@@ -240,8 +241,8 @@ def _between(shift: Shift) -> str:
     return _relative(shift.relative)
 
 
-def _relative(relative: float) -> str:
+def _relative(relative: float, is_time: bool = True) -> str:
     per_cent = f"{100 * relative:+.0f}"
     if per_cent in ("+0", "-0"):
         return "unchanged"
-    return f"{per_cent} %" + (" (faster)" if relative < 0 else "")
+    return f"{per_cent} %" + (" (faster)" if is_time and relative < 0 else "")
