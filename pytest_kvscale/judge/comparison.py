@@ -16,10 +16,10 @@ from pytest_kvscale.judge import failure_changes, fitting, samples
 from pytest_kvscale.judge.change import DEFAULT, Change, Metric, Pair, Rules, Sample, Verdict
 from pytest_kvscale.judge.comparable import Difference, differences
 from pytest_kvscale.judge.failure_changes import FailureChange
+from pytest_kvscale.judge.fitting import NotComparableError
 from pytest_kvscale.judge.rows import FAILURES, Row, change_text, failure_text
 from pytest_kvscale.judge.runs import RunFile
 from pytest_kvscale.judge.samples import LevelRun
-from pytest_kvscale.judge.fitting import NotComparableError
 
 __all__ = ["FAILURES", "SCHEMA", "Comparison", "NotComparableError", "Row", "compare"]
 

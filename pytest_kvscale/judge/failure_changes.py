@@ -129,7 +129,8 @@ def _together(
     level: int, before: int, after: int, classes: tuple[ClassChange, ...]
 ) -> FailureChange:
     verdicts = {each.verdict for each in classes}
-    verdict: Verdict = next((each for each in ("fail", "inconclusive") if each in verdicts), "pass")  # type: ignore[assignment]
+    verdict: Verdict = "inconclusive" if "inconclusive" in verdicts else "pass"
+    verdict = "fail" if "fail" in verdicts else verdict
     telling = [each for each in classes if each.verdict == verdict]
     if not classes:
         reason = "no VMI failed, before or after"

@@ -54,9 +54,7 @@ def _difference(one: RunFile, other: RunFile, may_differ: Sequence[str]) -> list
     return found
 
 
-def _refuse(
-    one: RunFile, other: RunFile, found: Sequence[Difference], what: str
-) -> NoReturn:
+def _refuse(one: RunFile, other: RunFile, found: Sequence[Difference], what: str) -> NoReturn:
     more = len(found) - _MOST_TOLD
     told = "; ".join(each.text() for each in found[:_MOST_TOLD])
     rest = f"; and {more} more" if more > 0 else ""
