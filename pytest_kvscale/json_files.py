@@ -35,10 +35,24 @@ def read(path: Path) -> Any:
             )
         data = path.read_bytes()
     except OSError as problem:
-        raise ConfigurationError(
-            f"{path} cannot be read: {problem.strerror or problem}"
-        ) from None
+        raise ConfigurationError(f"{path} cannot be read: {problem.strerror or problem}") from None
     return parse(data, str(path))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file of text, the old one being replaced at once, and its folder if need be.
+
+    Raises `ConfigurationError` if that cannot be.
+    """
+    new = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+    except OSError as problem:
+        raise ConfigurationError(
+            f"{path} cannot be written: {problem.strerror or problem}"
+        ) from None
 
 
 def parse(data: bytes, where: str) -> Any:

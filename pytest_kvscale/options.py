@@ -171,6 +171,15 @@ def levels(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
+def percent(text: str) -> float:
+    """A share, from per cent: `5` and `5%` are 0.05."""
+    expected = "a percentage: expected a number from 0 to 1000, e.g. 5%"
+    value: float = _number(text.strip().removesuffix("%"), float, expected)
+    if not 0 <= value <= 1000:
+        raise ValueError(f"{text!r} is no percentage: expected a number from 0 to 1000")
+    return value / 100
+
+
 def choice(*words: str) -> Callable[[str], str]:
     """One of these words."""
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_kvscale import json_files
+from pytest_kvscale import options as option_readers
 from pytest_kvscale.errors import ConfigurationError, nearest
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ PAGE = "trend.html"
 WORSE = 1
 
 
-def add_command(commands: Any) -> None:
+def add_to(commands: Any) -> None:
     """Add `trend` to the commands of a parser."""
     command = commands.add_parser(
         "trend",
@@ -42,6 +44,8 @@ def add_command(commands: Any) -> None:
         "--may-differ", action="append", default=[], metavar="NAME",
         help="what else may differ between runs that are compared, beside versions.kubevirt",
     )  # fmt: skip
+    command.add_argument("--relative", type=_per_cent, default=0.05, metavar="PERCENT",
+                         help="the least relative change that is told (default: 5)")  # fmt: skip
     command.add_argument("--html", type=Path, metavar="FILE",
                          help=f"where the page goes (default: {PAGE} in the folder)")  # fmt: skip
     command.add_argument("--json", type=Path, metavar="FILE", help="the same as JSON")
@@ -52,6 +56,13 @@ def _level(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
     return int(text)
+
+
+def _per_cent(text: str) -> float:
+    try:
+        return option_readers.percent(text)
+    except ValueError as problem:
+        raise argparse.ArgumentTypeError(str(problem)) from None
 
 
 def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
@@ -67,7 +78,13 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         _check_is_no_run(options.json, folder)
     runs = baselines.read([folder], both_sides=True)
     found = trend(
-        runs, _acknowledged(options), options.may_differ, options.level or (), metrics, options.last
+        runs,
+        _acknowledged(options),
+        options.may_differ,
+        options.level or (),
+        metrics,
+        options.last,
+        options.relative,
     )
     if options.level and not any(section.levels for section in found.sections):
         wanted = ", ".join(str(each) for each in options.level)
@@ -77,10 +94,12 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         )
     for line in report.lines(found):
         say(line)
-    _write(page, report.page(found, str(folder)))
+    json_files.write(page, report.page(found, str(folder)))
     say(f"page: {page}")
     if options.json is not None:
-        _write(options.json, json.dumps(report.as_json(found), indent=1, allow_nan=False) + "\n")
+        json_files.write(
+            options.json, json.dumps(report.as_json(found), indent=1, allow_nan=False) + "\n"
+        )
         say(f"json: {options.json}")
     return WORSE if found.failing else 0
 
@@ -113,14 +132,3 @@ def _check_is_no_run(path: Path, folder: Path) -> None:
         raise ConfigurationError(
             f"{path} would lie among the runs in {folder}, and be read as one: name another folder"
         )
-
-
-def _write(path: Path, text: str) -> None:
-    new = path.with_name(f".{path.name}.new")
-    try:
-        new.write_text(text, encoding="utf-8")
-        new.replace(path)
-    except OSError as problem:
-        raise ConfigurationError(
-            f"{path} cannot be written: {problem.strerror or problem}"
-        ) from None

@@ -20,6 +20,7 @@ from pytest_kvscale.judge.runs import RunFile
 from pytest_kvscale.judge.samples import LevelRun
 from pytest_kvscale.judge.trend_series import (
     RATE,
+    RELATIVE,
     Finder,
     Found,
     Point,
@@ -109,19 +110,23 @@ def trend(
     levels: Sequence[int] = (),
     metrics: Sequence[Metric] = METRICS,
     last: int | None = None,
+    relative: float = RELATIVE,
     find: Finder | None = None,
 ) -> Trend:
     """The trend of runs.
 
     `levels` (empty: all) and `metrics` are those wanted, `last` how many runs of each section (the
-    latest). `find` finds change points; by default `judge/change_points.py` does.
+    latest). A change is told from `relative` and from what the metric's practical threshold says on;
+    `find` finds change points; by default `judge/change_points.py` does.
     """
     allowed = (*MAY_DIFFER, *may_differ)
     groups: dict[str, list[RunFile]] = {}
     for run in sorted(runs, key=_order):
         groups.setdefault(_kind(run, allowed), []).append(run)
     ordered = sorted(groups.values(), key=lambda group: (-len(group), _order(group[0])))
-    look = _Look(tuple(acknowledged), tuple(levels), tuple(metrics), find or _change_points)
+    look = _Look(
+        tuple(acknowledged), tuple(levels), tuple(metrics), relative, find or _change_points
+    )
     first = ordered[0][0].comparable if ordered else {}
     sections = [
         _section(group if last is None else group[-last:], first, allowed, look)
@@ -137,6 +142,7 @@ class _Look:
     acknowledged: tuple[Entry, ...]
     levels: tuple[int, ...]
     metrics: tuple[Metric, ...]
+    relative: float
     find: Finder
 
     def wants(self, level: int) -> bool:
@@ -193,7 +199,9 @@ def _level(level: int, executions: Sequence[LevelRun], look: _Look) -> LevelTren
     series: list[Series] = []
     points: list[dict[str, Point]] = [{} for _ in groups]
     for metric in look.metrics:
-        found, of_runs = series_of(level, metric, groups, look.acknowledged, look.find)
+        found, of_runs = series_of(
+            level, metric, groups, look.acknowledged, look.relative, look.find
+        )
         series.append(found)
         for number, point in enumerate(of_runs):
             if point is not None:

@@ -149,11 +149,13 @@ def series_of(
     metric: Metric,
     groups: Sequence[Sequence[LevelRun]],
     acknowledged: Sequence[Entry],
+    relative: float,
     find: Finder,
 ) -> tuple[Series, list[Point | None]]:
     """A metric over runs, each a group of executions of the level, and its point in each run.
 
-    `acknowledged` are all entries; `find` finds change points. A run in which the metric was not
+    `acknowledged` are all entries; `relative` is the least relative change that is
+    told; `find` finds change points. A run in which the metric was not
     measured has no point.
     """
     values = _values(metric, groups)
@@ -164,7 +166,7 @@ def series_of(
     for number, middle in zip(there, middles, strict=True):
         points[number] = _point(middle, len(values[number]), sd, df)
     kept = [groups[number] for number in there]
-    found = _changes(level, metric, middles, kept, find)
+    found = _changes(level, metric, middles, kept, relative, find)
     changes = [
         dataclasses.replace(each, index=there[each.index])
         for each in _acknowledged(found, [group[0].run for group in kept], acknowledged)
@@ -209,6 +211,7 @@ def _changes(
     metric: Metric,
     middles: Sequence[float],
     groups: Sequence[Sequence[LevelRun]],
+    relative: float,
     find: Finder,
 ) -> list[TrendChange]:
     """The changes that matter, with indices into these groups."""
@@ -224,7 +227,7 @@ def _changes(
         before = statistics.median_high(middles[since : each.index])
         after = statistics.median_high(middles[each.index : until])
         known = math.isfinite(before) and math.isfinite(after)
-        if before == after or (known and not _matters(metric, before, after, each.ratio)):
+        if before == after or (known and not _matters(metric, before, after, each.ratio, relative)):
             continue
         first = groups[each.index][0].run
         change = TrendChange(
@@ -270,8 +273,8 @@ def _where(
     return attribute(change.level, old, new).text(told)
 
 
-def _matters(metric: Metric, before: float, after: float, ratio: float) -> bool:
-    return abs(after - before) >= metric.practical and max(ratio, 1 / ratio) >= 1 + RELATIVE
+def _matters(metric: Metric, before: float, after: float, ratio: float, relative: float) -> bool:
+    return abs(after - before) >= metric.practical and max(ratio, 1 / ratio) >= 1 + relative
 
 
 def _acknowledged(
