@@ -116,7 +116,7 @@ def trend(
     """The trend of runs.
 
     `levels` (empty: all) and `metrics` are those wanted, `last` how many runs of each section (the
-    latest). A change is told from `relative` and from what the metric's practical threshold says on;
+    latest). A change is told from `relative` and the metric's practical threshold on;
     `find` finds change points; by default `judge/change_points.py` does.
     """
     allowed = (*MAY_DIFFER, *may_differ)
