@@ -270,7 +270,7 @@ def _where(
         before=change.before, after=change.after, shift=shift, low=low, high=high, p=change.p,
         more_runs=None, detectable=None, reason="",
     )  # fmt: skip
-    return attribute(change.level, old, new).text(told)
+    return attribute(change.level, old, new).where(told)
 
 
 def _matters(metric: Metric, before: float, after: float, ratio: float, relative: float) -> bool:

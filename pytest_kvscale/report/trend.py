@@ -76,7 +76,12 @@ def about(section: Section) -> list[str]:
 def words(change: TrendChange) -> str:
     """A change in a sentence."""
     metric = change.metric
-    before, after = (_with_unit(each, metric.unit) for each in (change.before, change.after))
+    size = ""
+    if change.ratio is not None and change.low is not None and change.high is not None:
+        low, high = (100 * (each - 1) for each in (change.low, change.high))
+        size = f"{100 * (change.ratio - 1):+.0f} % [{low:.0f}, {high:.0f}], "
+    before, after = (_number(each, metric.unit) for each in (change.before, change.after))
+    unit = f" {metric.unit}" if metric.unit not in ("", "s") else ""
     version = change.kubevirt
     if change.from_kubevirt != version:
         version = f"{change.from_kubevirt} -> {version}"
@@ -87,7 +92,8 @@ def words(change: TrendChange) -> str:
         verdict = f"worse than acknowledged ({change.acknowledged[0].accepted})"
     where = f": {change.where}" if change.where else ""
     return (
-        f"{verdict}: {metric.title} {before} -> {after} since run {change.run} ({version}){where}"
+        f"{verdict}: {metric.title} {size}{before} -> {after}{unit}, since run {change.run} "
+        f"({version}){where}"
     )
 
 
@@ -187,8 +193,3 @@ def _number(value: float | None, unit: str) -> str:
     if value is None:
         return "not reached"
     return seconds(value) if unit == "s" else f"{value:.1f}"
-
-
-def _with_unit(value: float | None, unit: str) -> str:
-    text = _number(value, unit)
-    return text if value is None or unit in ("", "s") else f"{text} {unit}"

@@ -75,9 +75,11 @@ def test_a_regression_fails_once_and_again_only_if_more_becomes_worse(
     command = ["trend", str(folder), "--level", "100"]
     assert main(command) == 1
     said = capsys.readouterr().out
-    changed = r"p95 creation to Running 30\.\d s -> 40\.\d s since run night-010 \(v1.9.0 -> v1"
-    assert re.search(changed, said)
-    assert "all of it in Scheduled→Running" in said
+    assert re.search(
+        r"worse: p95 creation to Running \+3\d % \[\d+, \d+\], 30\.\d s -> 40\.\d s, since run "
+        r"night-010 \(v1.9.0 -> v1.10.0\): all of it in Scheduled→Running",
+        said,
+    )
     # What is printed to be pasted is a file of acknowledged changes, once it says why and who.
     pasted = "acknowledged:\n" + said[said.index("- level:") : said.index("page: ")]
     for empty, given in (('reason: ""', "reason: known"), ('by: ""', "by: me"),
