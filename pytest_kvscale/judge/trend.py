@@ -120,13 +120,14 @@ def trend(
     `find` finds change points; by default `judge/change_points.py` does.
     """
     allowed = (*MAY_DIFFER, *may_differ)
-    groups: dict[str, list[RunFile]] = {}
-    for run in sorted(runs, key=_order):
-        groups.setdefault(_kind(run, allowed), []).append(run)
-    ordered = sorted(groups.values(), key=lambda group: (-len(group), _order(group[0])))
     look = _Look(
         tuple(acknowledged), tuple(levels), tuple(metrics), relative, find or _change_points
     )
+    groups: dict[str, list[RunFile]] = {}
+    for run in sorted(runs, key=_order):
+        if any(look.wants(level["level"]) for level in run.levels):
+            groups.setdefault(_kind(run, allowed), []).append(run)
+    ordered = sorted(groups.values(), key=lambda group: (-len(group), _order(group[0])))
     first = ordered[0][0].comparable if ordered else {}
     sections = [
         _section(group if last is None else group[-last:], first, allowed, look)
