@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -100,6 +101,25 @@ def test_simulated_and_real_never_meet_whatever_may_differ() -> None:
         compare(
             side("a", [5.0]), side("b", [5.0], simulated="false"), may_differ=["*", "simulated"]
         )
+
+
+def test_a_run_without_a_level_is_told_and_not_counted() -> None:
+    empty = run("e")
+    old = [*side("a", [5.0]), dataclasses.replace(empty, levels=())]
+    found = compare(old, side("b", [5.0]))
+    assert found.before == ("a0",)
+    assert "run e has no level (e.json)" in found.notes
+    with pytest.raises(ConfigurationError, match="in common: none before and 5 after"):
+        compare(old[1:], side("b", [5.0]))
+
+
+def test_what_differs_is_told_in_so_many_words_as_can_be_read() -> None:
+    other = side("b", [5.0], template_1="x\n" * 500_000, node_runtime="y" * 100_000)
+    with pytest.raises(NotComparableError) as caught:
+        compare(side("a", [5.0]), other)
+    assert "node.runtime: containerd://2.1.4 -> yyy" in str(caught.value)
+    assert len(str(caught.value)) < 1500
+    assert "\n" not in str(caught.value)
 
 
 def test_runs_of_one_side_are_repeats_of_each_other() -> None:
