@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pytest_kvscale.judge.noise import FLOOR, STANDS_OUT, residuals, scale, squares
 from pytest_kvscale.judge.shift import Sides
 
-NOTICED = 0.02
+NOTICED = 0.01
 """Steady runs are taken for drifting in so many cases."""
 LEAST_RUNS = 6
 """Of both sides; fewer tell nothing of a drift."""

@@ -11,9 +11,9 @@ from pytest_kvscale.judge.change import DEFAULT, Noise, Rules, Sample
 FLOOR = 0.005
 """No cluster repeats itself closer than that (standard deviation of logarithms): runs that came
 out alike, as those of an embedded cluster with one seed do, are no proof of the contrary."""
-STANDS_OUT = 6.0
+STANDS_OUT = 8.0
 """A run that lies so many (robust) standard deviations from the middle of its side stands out."""
-SHARE = 0.7
+SHARE = 0.75
 """Of the false alarms that the rules allow, this share may come of noise that a test knows. The
 rest is for what none knows: drift, and bad runs that come together."""
 LEAST_RUNS = 3

@@ -144,10 +144,11 @@ def shift(found: Sides, noise: Noise | None, rules: Rules) -> Shift | None:
     counts = [len(before), len(after)]
     if wild:
         reach = PULLED_IN * scale([*residuals(before), *residuals(after)], 2)
-        (before, counts[0]), (after, counts[1]) = (
-            _pulled_in(before, reach),
-            _pulled_in(after, reach),
-        )
+        inner = [_pulled_in(each, reach) for each in (before, after)]
+        # A side of two halves far apart has no middle to be pulled in to.
+        wild = all(2 * kept > len(side) for side, kept in inner)
+        if wild:
+            (before, counts[0]), (after, counts[1]) = inner
     df = sum(counts) - 2
     variance = (squares(before) + squares(after)) / df if df else 0.0
     if noise is not None and not wild and not _noisier(variance, df, noise):
