@@ -29,6 +29,12 @@ def test_a_limit_that_was_not_there_before_fails_with_one_run() -> None:
     assert "a limit that no run met before" in found.reason
 
 
+def test_a_few_vmis_at_the_edge_of_what_others_leave_are_no_new_limit() -> None:
+    assert judged([{}], [{"MemoryLimit": 3}]).verdict == "inconclusive"
+    assert judged([{}], [{"MemoryLimit": 30}]).verdict == "fail"
+    assert judged([{}], [{"DeviceLimit": 1}]).verdict == "fail"
+
+
 @pytest.mark.parametrize(
     ("before", "after", "verdict"),
     [
