@@ -74,7 +74,7 @@ def add(paths: Sequence[Path], to: Path, name: str | None = None) -> Iterator[st
             continue
         path = to / file_name(run, name)
         json_files.write(path, json.dumps(run.as_json(), indent=1, sort_keys=True) + "\n")
-        yield f"run {run.id} is kept: {path}"
+        yield f"run {run.id} is kept: {json_files.showable(str(path))}"
 
 
 def file_name(run: RunFile, name: str | None = None) -> str:
@@ -113,4 +113,5 @@ def _files(path: Path) -> Iterator[Path]:
 def _shown(file: Path) -> str:
     """A file as short as it can be said from here."""
     here = Path.cwd()
-    return str(file.relative_to(here) if file.is_relative_to(here) else file)
+    shown = file.relative_to(here) if file.is_relative_to(here) else file
+    return json_files.showable(str(shown))

@@ -81,7 +81,7 @@ def run(given: argparse.Namespace, tell: Callable[[str], None] = print) -> int:
         json_files.write(given.markdown, markdown.comparison(found))
     if given.junit is not None:
         json_files.write(given.junit, junit.comparison(found, given.strict))
-    tell(f"page: {given.html}")
+    tell(f"page: {json_files.showable(str(given.html))}")
     failing = found.verdict == "fail" or (given.strict and found.verdict == "inconclusive")
     return WORSE if failing else 0
 

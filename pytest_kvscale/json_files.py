@@ -18,7 +18,7 @@ from pytest_kvscale.errors import ConfigurationError
 MOST_BYTES = 64 * 2**20
 """The largest file that is read: a run of 50 levels needs about 1 MB."""
 _DEEPEST = 64
-_UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]")
+_UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _HALF = re.compile(r"[\ud800-\udfff]")
 """Half a character: Python holds it, no file can."""
 
@@ -122,7 +122,7 @@ def _whole(word: str) -> int:
 
 
 def _brief(text: str) -> str:
-    shown = repr(showable(_HALF.sub("\N{REPLACEMENT CHARACTER}", text)))
+    shown = repr(showable(text))
     return shown if len(shown) <= 40 else f"{shown[:30]}…'"
 
 

@@ -114,6 +114,7 @@ def compare(
     that are empty, share a run or have no level in common.
     """
     notes: list[str] = []
+    before, after = (_with_levels(runs, notes) for runs in (before, after))
     fitting.check_sides(before, after)
     fitting.check_alike(after, may_differ, "after")
     before = fitting.those_that_fit(before, after, may_differ, leave_out, notes)
@@ -148,6 +149,15 @@ def compare(
         simulated=after[-1].simulated,
         kubevirt=(before[-1].kubevirt, after[-1].kubevirt),
     )
+
+
+def _with_levels(runs: Sequence[RunFile], notes: list[str]) -> Sequence[RunFile]:
+    """The runs that ran a level; all of them if none did."""
+    found = [run for run in runs if run.levels]
+    if not found:
+        return runs
+    notes += [f"run {run.id} has no level ({run.source})" for run in runs if not run.levels]
+    return found
 
 
 def _levels(

@@ -18,6 +18,11 @@ from pytest_kvscale.judge.classes import PENDING
 
 CAPACITY = PENDING | {"PodIPExhausted"}
 """Classes that say that a limit was met: the same load meets it again."""
+_SET = frozenset({"DeviceLimit", "PodLimit"})
+"""Limits that are a setting: one VMI beyond is refused in every run. Of others what else is on the
+node takes its part."""
+_EDGE = 0.02
+"""A part of a level's VMIs: with fewer refused, a level lies at the edge of what others leave."""
 LEAST_RUNS = 3
 """So many runs after must have a failure of a class before its growth can be more than chance."""
 _RESAMPLES = 20_000
@@ -80,7 +85,12 @@ def judge_failures(
         grew = min(map(_total, after)) > max(map(_total, before))
         classes = tuple(
             _judged(
-                name, each, grew, adjusted.get((level, name)), alpha / max(1, len(tests)), alpha
+                name,
+                each,
+                grew and (name in _SET or min(each.after) >= _EDGE * level),
+                adjusted.get((level, name)),
+                alpha / max(1, len(tests)),
+                alpha,
             )
             for (of, name), each in found.items()
             if of == level
@@ -146,9 +156,13 @@ def _p(seen: _Seen) -> float:
     import numpy as np
     from scipy import stats
 
-    if len(seen.before) + len(seen.after) == 2:
-        return 0.5
-    ranks = stats.rankdata([*seen.before, *seen.after])
+    everything = [*seen.before, *seen.after]
+    # Where a side is one run, its place among all runs decides; the library wants two.
+    if len(seen.after) == 1:
+        return sum(each >= seen.after[0] for each in everything) / len(everything)
+    if len(seen.before) == 1:
+        return sum(each <= seen.before[0] for each in everything) / len(everything)
+    ranks = stats.rankdata(everything)
     found = stats.permutation_test(
         (ranks[len(seen.before) :], ranks[: len(seen.before)]),
         lambda after, _before, axis: np.sum(after, axis=axis),

@@ -37,6 +37,10 @@ _SHOWN = 60
 Json = dict[str, Any]
 Side = Literal["before", "after"]
 Text = Annotated[str, AfterValidator(showable)]
+Name = Annotated[
+    str, Field(max_length=300), AfterValidator(lambda text: " ".join(showable(text).split()))
+]
+"""Text that stands in a line."""
 Count = Annotated[int, Field(ge=0, le=10**9)]
 Amount = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 Plain = str | int | float | bool | None
@@ -177,7 +181,7 @@ class Summary(_Part):
 
 class _Way(_Part):
     seconds: Amount
-    steps: dict[Text, Amount] = {}
+    steps: dict[Name, Amount] = {}
 
 
 class _Slowest(_Part):
@@ -210,23 +214,23 @@ class _Queue(_Part):
 
 
 class _Component(_Part):
-    requests: dict[Text, Amount] | None = None
+    requests: dict[Name, Amount] | None = None
     throttled: Amount | None = None
-    queues: dict[Text, _Queue] = {}
+    queues: dict[Name, _Queue] = {}
     cpu: Amount | None = None
     memory: Amount | None = None
 
 
 class _ControlPlane(_Part):
-    source: Text = "none"
+    source: Name = "none"
     note: Text = ""
     vmis: Count = 0
-    components: dict[Text, _Component] = {}
-    requests_per_vmi: dict[Text, dict[Text, Amount]] = {}
+    components: dict[Name, _Component] = {}
+    requests_per_vmi: dict[Name, dict[Name, Amount]] = {}
 
 
 class _Wall(_Part):
-    name: Text
+    name: Name
     fits: Count
     certain: bool = False
 
@@ -239,20 +243,20 @@ class Level(_Part):
     """One run of a level: what comparisons, trends and attributions read of it."""
 
     level: Annotated[int, Field(gt=0, le=10**9)]
-    label: Text | None = None
+    label: Name | None = None
     side: Side | None = None
     began: Annotated[float, Field(gt=-1e15, lt=1e15)] | None = None
     """POSIX seconds; None: its time has no date, or is not known."""
     verdict: Literal["pass", "fail", "inconclusive"]
     reasons: list[Text] = []
-    test: Text | None = None
+    test: Name | None = None
     ended: Text
     requested: Count
     created: Count
     running: Count
     deleted: Count = 0
     left_behind: Count = 0
-    failures: dict[Text, Count]
+    failures: dict[Name, Count]
     phases: dict[Literal["Scheduling", "Scheduled", "Running"], Summary]
     slowest: _Slowest | None = None
     deletion: Summary
@@ -286,7 +290,7 @@ class _Run(_Part):
     id: str
     started: str | None = None
     simulated: Literal["sim", "hollow", "false"]
-    profile: Text | None = None
+    profile: Name | None = None
     seed: Annotated[int, Field(ge=0)] | None = None
 
     @field_validator("id")
@@ -305,10 +309,10 @@ class _Run(_Part):
 
 
 class _Cluster(_Part):
-    uid: Text = ""
-    kubernetes: Text = ""
-    kubevirt: Text
-    comparable: Annotated[dict[Text, Text | Plain], Field(min_length=1)]
+    uid: Name = ""
+    kubernetes: Name = ""
+    kubevirt: Name
+    comparable: Annotated[dict[Name, Text | Plain], Field(min_length=1)]
 
 
 class _Upgrade(_Part):
@@ -318,7 +322,7 @@ class _Upgrade(_Part):
 class _File(_Part):
     run: _Run
     cluster: _Cluster
-    levels: list[Level]
+    levels: Annotated[list[Level], Field(max_length=10_000)]
     upgrade: _Upgrade | None = None
 
     @model_validator(mode="after")

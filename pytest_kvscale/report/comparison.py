@@ -13,13 +13,15 @@ from pathlib import Path
 from pytest_kvscale.judge.change import Change, Verdict
 from pytest_kvscale.judge.comparison import Comparison
 from pytest_kvscale.judge.failure_changes import FailureChange
-from pytest_kvscale.judge.rows import mean_text, shift_text, value_text
+from pytest_kvscale.judge.rows import mean_text, reason_text, shift_text, value_text
 
 _HEADER = ("level", "what", "before", "after", "change", "runs", "p", "verdict")
 _WIDTH, _HEIGHT = 220.0, 16.0
 """Of a bar, in pixels."""
 _LEAST_REACH, _MOST_REACH = 0.1, 2.0
 """A bar's scale goes at least, and at most, so far to both sides: 0.1 is 10 %."""
+_LONGEST = 1000
+"""Characters of a line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +92,9 @@ def table(comparison: Comparison) -> Iterator[str]:
         ).rstrip()
     for each in shown:
         if each.verdict != "pass":
-            yield f"level {each.level}, {each.what}: {each.verdict}: {each.reason}"
+            yield f"level {each.level}, {each.what}: {each.verdict}: {_first_line(each.reason)}"
             if each.where:
-                yield f"  {each.where}"
+                yield f"  {_first_line(each.where)}"
     for difference in comparison.differs:
         yield f"differs, and may: {_first_line(difference.text())}"
     for note in comparison.notes:
@@ -148,7 +150,8 @@ def _runs(ids: tuple[str, ...]) -> str:
 
 
 def _first_line(text: str) -> str:
-    return text.partition("\n")[0]
+    """What a line of a terminal can hold of text that a cluster may have written."""
+    return text.partition("\n")[0][:_LONGEST]
 
 
 def _of_change(comparison: Comparison, change: Change, reach: float) -> ShownRow:
@@ -162,7 +165,7 @@ def _of_change(comparison: Comparison, change: Change, reach: float) -> ShownRow
         runs=f"{len(pair.before)}+{len(pair.after)}",
         p="-" if change.p is None else f"{change.p:.2g}",
         verdict=change.verdict,
-        reason=change.reason,
+        reason=reason_text(change),
         where=comparison.where(change) if change.verdict != "pass" else "",
         bar=_bar(change, comparison.rules.relative, reach),
     )

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from pytest_kvscale.json_files import showable
+
 if TYPE_CHECKING:
     from pytest_kvscale.judge.comparison import Comparison
 
@@ -74,7 +76,7 @@ def comparison(found: Comparison, strict: bool) -> str:
 
 def comparison_error(sentence: str) -> str:
     """A JUnit file with one error: why nothing was compared."""
-    suite = _suite()
+    suite, sentence = _suite(), showable(sentence)
     case = ElementTree.SubElement(suite, "testcase", classname=_CASES, name="compare", time="0")
     ElementTree.SubElement(case, "error", message=sentence).text = sentence
     return _file(suite, errors=1)
