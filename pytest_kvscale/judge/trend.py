@@ -144,7 +144,7 @@ class _Look:
     levels: tuple[int, ...]
     metrics: tuple[Metric, ...]
     find: Finder
-    told: Told = Told()
+    told: Told = dataclasses.field(default_factory=Told)
 
     def wants(self, level: int) -> bool:
         return not self.levels or level in self.levels

@@ -274,3 +274,11 @@ def test_one_change_is_accepted_once() -> None:
         ConfigurationError, match=r"level 100 Running.p95 at run night-003 is there"
     ):
         entries(twice, "the file")
+
+
+def test_a_change_must_be_clear_for_all_series_that_are_looked_at_together() -> None:
+    """The interval of +27 % would be wide enough to leave out none for one series in ten."""
+    runs = nights(*WORSE)
+    wide = lambda _: [Step(3, 1.27, 1.27 / 1.26, 1.27 * 1.26)]  # noqa: E731
+    assert trend(runs, metrics=P95, find=wide).changes
+    assert not trend(runs, find=wide).changes
