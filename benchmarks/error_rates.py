@@ -30,7 +30,7 @@ from benchmarks.options import Options
 from benchmarks.scenarios import DRIFTING, STEADY, Logs, Scenario
 from pytest_kvscale.judge.change import Change, Metric, Noise, Pair, Rules, Sample
 from pytest_kvscale.judge.change_points import change_points
-from pytest_kvscale.judge.noise import noise_of
+from pytest_kvscale.judge.noise import noise_of, runs_needed, runs_to_pass
 from pytest_kvscale.judge.regression import judge_changes
 
 LEVELS, METRICS = 5, 4
@@ -100,7 +100,7 @@ def measure(options: Options) -> None:
         lines = [
             *_equal(pool, "Equal pairs", STEADY, DESIGNS), *_worse(pool),
             *_equal(pool, "Drift, equal pairs", DRIFTING, FEW[1:]), *_worse_in_order(pool),
-            *_histories(pool),
+            *_histories(pool), *_runs_needed(),
         ]  # fmt: skip
     print("\n".join(lines))
     print(f"\n{time.perf_counter() - began:.0f} s")
@@ -192,6 +192,26 @@ def _histories(pool: ProcessPoolExecutor) -> Iterator[str]:
     yield "|---|--:|--:|--:|--:|"
     for (scenario, runs), none, five in zip(cases, steady, shifted, strict=True):
         yield f"| {scenario.name} | {runs} | {none[0]:.2%} | {five[0]:.1%} | {five[1]:.1%} |"
+
+
+def _runs_needed() -> Iterator[str]:
+    worsenings = (0.10, 0.15, 0.20, 0.50, 1.00)
+    yield "\n### Runs needed on each side\n"
+    found = " | ".join(f"{each:.0%}" for each in worsenings)
+    many = f"{LEVELS * METRICS} pairs"
+    ends = " | ".join(f"{each:.0%}, {many}" for each in worsenings)
+    yield f"| noise | equal passes at 5% | at 10% | {found} | {ends} |"
+    yield "|--:|" + "--:|" * (2 + 2 * len(worsenings))
+    for sd in (0.01, 0.02, 0.03, 0.05, 0.10, 0.20):
+        row = [runs_to_pass(sd, Rules(relative=each)) for each in (0.05, 0.10)]
+        row += [
+            runs_needed(sd, each, family=family)
+            for family in (1, LEVELS * METRICS)
+            for each in worsenings
+        ]
+        yield (
+            f"| {sd:.0%} | " + " | ".join("-" if each is None else str(each) for each in row) + " |"
+        )
 
 
 # Playing --------------------------------------------------------------------------------------

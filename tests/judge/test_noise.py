@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from pytest_kvscale.judge.change import Noise, Rules, Sample
-from pytest_kvscale.judge.noise import detectable, noise_of, runs_needed
+from pytest_kvscale.judge.noise import detectable, noise_of, runs_needed, runs_to_pass
 from tests.judge.comparing import drawn, judged, samples
 
 
@@ -66,6 +66,19 @@ def test_runs_needed_are_the_fewest_that_detect_it() -> None:
     assert detectable(Noise(0.05, 2 * runs - 4), runs - 1, runs - 1) > 0.10
     assert runs_needed(0.05, 0.05) is None
     assert runs_needed(0.001, 0.5) == 3
+
+
+def test_equal_sides_with_as_many_runs_as_it_takes_pass_in_nine_of_ten_cases() -> None:
+    runs = runs_to_pass(0.02)
+    assert runs is not None
+    found = [
+        judged(drawn(seed, runs, sd=0.02), drawn(seed + 5000, runs, sd=0.02)).verdict
+        for seed in range(200)
+    ]
+    assert 165 <= found.count("pass") <= 195
+    assert runs_to_pass(0.05) is not None
+    assert runs_to_pass(0.5) is None
+    assert runs_to_pass(0.0) == 3
 
 
 def test_a_sample_without_a_time_is_a_sample() -> None:
