@@ -35,7 +35,7 @@ def main(seeds: int) -> None:
         },
     }  # fmt: skip
     KEPT.parent.mkdir(exist_ok=True)
-    KEPT.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    KEPT.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def _run(seed: int) -> dict[int, dict[str, float | None]]:

@@ -79,6 +79,15 @@ def runs_needed(sd: float, worsening: float, rules: Rules = DEFAULT, family: int
     return None
 
 
+def runs_to_pass(sd: float, rules: Rules = DEFAULT) -> int | None:
+    """How many runs on each side let equal sides pass in nine of ten cases; None: too many."""
+    for runs in range(LEAST_RUNS, MOST_RUNS + 1):
+        error = max(sd, FLOOR) * math.sqrt(2 / runs)
+        if error * _reach(rules.alpha, 2 * runs - 2) < math.log1p(rules.relative):
+            return runs
+    return None
+
+
 # Arithmetic ---------------------------------------------------------------------------------
 
 
