@@ -17,8 +17,8 @@ from pytest_kvscale.judge.runs import RunFile
 
 KUBEVIRT, SIMULATED = "versions.kubevirt", "simulated"
 _BY_KUBEVIRT = ("node.devices",)
-"""What KubeVirt offers itself: another version may offer fewer, and whoever meets that limit is told
-so by what failed."""
+"""What KubeVirt offers itself: another version may offer fewer, and who meets that limit is told so
+by what failed."""
 _MOST_TOLD = 8
 """Differences that an error names."""
 
