@@ -72,22 +72,22 @@ def judge_failures(
     """
     found = {
         (level, name): _Seen(
-            tuple(each.get(name, 0) for each in before), tuple(each.get(name, 0) for each in after)
+            tuple(each.get(name, 0) for each in before),
+            tuple(each.get(name, 0) for each in after),
+            _is_wall(name, level, before, after),
         )
         for level, (before, after) in levels.items()
         for name in sorted({name for each in (*before, *after) for name in each})
     }
     found = {key: each for key, each in found.items() if any((*each.before, *each.after))}
-    tests = {key: _p(each) for key, each in found.items() if needs_test(each.before, each.after)}
+    tests = {key: _p(each) for key, each in found.items() if each.needs_test}
     adjusted = _holm(tests)
     changes = []
     for level, (before, after) in levels.items():
-        grew = min(map(_total, after)) > max(map(_total, before))
         classes = tuple(
             _judged(
                 name,
                 each,
-                grew and (name in _SET or min(each.after) >= _EDGE * level),
                 adjusted.get((level, name)),
                 alpha / max(1, len(tests)),
                 alpha,
@@ -99,31 +99,35 @@ def judge_failures(
     return changes
 
 
-def needs_test(before: Sequence[int], after: Sequence[int]) -> bool:
-    """Whether there were more failures of a class in a run after than before, on average."""
-    return statistics.fmean(after) > statistics.fmean(before)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Seen:
     before: tuple[int, ...]
     after: tuple[int, ...]
+    is_wall: bool
+    """Whether it is a limit that is met now, and was not before."""
+
+    @property
+    def needs_test(self) -> bool:
+        """Whether there were more in a run after than before, on average, which may be chance."""
+        return not self.is_wall and statistics.fmean(self.after) > statistics.fmean(self.before)
 
 
-def _total(counts: Counts) -> int:
-    return sum(counts.values())
+def _is_wall(name: str, level: int, before: Sequence[Counts], after: Sequence[Counts]) -> bool:
+    met = [each.get(name, 0) for each in after]
+    if name not in CAPACITY or any(each.get(name, 0) for each in before) or not all(met):
+        return False
+    grew = min(sum(each.values()) for each in after) > max(sum(each.values()) for each in before)
+    return grew and (name in _SET or min(met) >= _EDGE * level)
 
 
-def _judged(
-    name: str, seen: _Seen, grew: bool, p: float | None, least: float, alpha: float
-) -> ClassChange:
+def _judged(name: str, seen: _Seen, p: float | None, least: float, alpha: float) -> ClassChange:
     verdict: Verdict
     more = None
     had, runs = sum(each > 0 for each in seen.after), len(seen.after)
-    if p is None:
-        verdict, reason = "pass", "no more than before"
-    elif name in CAPACITY and grew and not any(seen.before) and all(seen.after):
+    if seen.is_wall:
         verdict, reason = "fail", "a limit that no run met before, and every run meets now"
+    elif p is None:
+        verdict, reason = "pass", "no more than before"
     elif p <= alpha and had >= LEAST_RUNS:
         verdict, reason = "fail", f"in {had} of {runs} runs, and more than before"
     else:

@@ -16,6 +16,9 @@ from pytest_kvscale.judge.comparable import Difference, differences
 from pytest_kvscale.judge.runs import RunFile
 
 KUBEVIRT, SIMULATED = "versions.kubevirt", "simulated"
+_BY_KUBEVIRT = ("node.devices",)
+"""What KubeVirt offers itself: another version may offer fewer, and who meets that limit is told so
+by what failed."""
 _MOST_TOLD = 8
 """Differences that an error names."""
 
@@ -44,9 +47,11 @@ def check_sides(before: Sequence[RunFile], after: Sequence[RunFile]) -> None:
 
 def _difference(one: RunFile, other: RunFile, may_differ: Sequence[str]) -> list[Difference]:
     """What differs and must not."""
+    upgraded = one.kubevirt != other.kubevirt and is_named(KUBEVIRT, may_differ)
+    allowed = (*may_differ, *_BY_KUBEVIRT) if upgraded else may_differ
     found = [
         each
-        for each in differences(one.comparable, other.comparable, may_differ)
+        for each in differences(one.comparable, other.comparable, allowed)
         if each.name != SIMULATED
     ]
     if one.simulated != other.simulated:
@@ -112,7 +117,7 @@ def one_version(
         raise ConfigurationError(
             f"there is no run of KubeVirt {version} before: there are {', '.join(sorted(runs))}"
         )
-    if len(runs) == 1 or (version is None and _matches(KUBEVIRT, may_differ)):
+    if len(runs) == 1 or (version is None and is_named(KUBEVIRT, may_differ)):
         return before
     last = max(before, key=lambda run: (run.began or 0.0, run.id))
     used = last.kubevirt if version is None else version
@@ -122,7 +127,8 @@ def one_version(
     return [run for run in before if run.kubevirt == used]
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
+def is_named(name: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the user's names or patterns means it."""
     return any(fnmatch.fnmatchcase(name, each) for each in patterns)
 
 

@@ -96,6 +96,14 @@ def test_runs_that_differ_in_what_must_not_are_refused_with_the_diff() -> None:
     assert {each.name for each in found.differs} == {"node.cpu", "versions.kubernetes"}
 
 
+def test_devices_may_differ_with_kubevirts_version_and_only_then() -> None:
+    old = side("a", [5.0])
+    found = compare(old, side("b", [5.0], kubevirt="v2", node_devices=110))
+    assert [each.name for each in found.differs] == ["node.devices", "versions.kubevirt"]
+    with pytest.raises(NotComparableError, match=r"node\.devices: 1000 -> 110"):
+        compare(old, side("b", [5.0], node_devices=110))
+
+
 def test_simulated_and_real_never_meet_whatever_may_differ() -> None:
     with pytest.raises(NotComparableError, match=r"simulated: sim -> false .* never compared"):
         compare(
