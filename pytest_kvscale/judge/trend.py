@@ -119,7 +119,7 @@ def trend(
     `find` finds change points; by default `judge/change_points.py` does.
     """
     allowed = (*MAY_DIFFER, *may_differ)
-    look = _Look(tuple(acknowledged), tuple(levels), tuple(metrics), find or _change_points)
+    look = _Look(tuple(acknowledged), tuple(levels), tuple(metrics), find or search)
     groups: dict[str, list[RunFile]] = {}
     for run in sorted(runs, key=_order):
         if any(look.wants(level["level"]) for level in run.levels):
@@ -160,7 +160,8 @@ class _Look:
         return not self.levels or level in self.levels
 
 
-def _change_points(values: Sequence[float]) -> Sequence[Found]:
+def search(values: Sequence[float]) -> Sequence[Found]:
+    """The change points of a series, anywhere in it."""
     from pytest_kvscale.judge.change_points import change_points
 
     return change_points(values, SEARCHED)

@@ -21,8 +21,8 @@ from pytest_kvscale.judge.trend_series import Series
 
 RELATIVE = DEFAULT.relative
 SEARCHED = 0.005
-"""The most probable it may be that a search finds anything in one steady series, near the least that
-it can tell. Strict, because there are many series; what is recent the known places find."""
+"""The most probable it may be that a search finds anything in one steady series, near the least it
+can tell. Strict, because there are many series; what is recent the known places find."""
 LEAST = 3
 """Runs on either side of a known place."""
 LATEST = range(LEAST, 7)
