@@ -33,6 +33,8 @@ class Settings:
     sim_profile: str = "blog-2021"
     sim_seed: int = 0
     levels: tuple[int, ...] = DEFAULT_LEVELS
+    repeat: int = 1
+    """How often each level is run."""
     node: str | None = None
     """The node under test; None: the one schedulable node with most memory."""
     node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -264,6 +266,13 @@ CLUSTER_OPTIONS: tuple[Option, ...] = (
 OPTIONS: tuple[Option, ...] = (
     *CLUSTER_OPTIONS,
     Option("levels", levels, "density levels (default: 50,100,200,300,400)", "N,N,..."),
+    Option(
+        "repeat",
+        count,
+        "how often each level is run, in rounds (50, 100, 50-2, 100-2), so that a drift of the "
+        "cluster falls on all levels alike (default: 1)",
+        "N",
+    ),
     Option(
         "node", name, "the node under test (default: the schedulable node with most memory)", "NAME"
     ),

@@ -79,13 +79,13 @@ class Hooks:
     # Collection -----------------------------------------------------------------------------
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """One test for each density level."""
-        levels = self._run.settings.levels
+        """One test for each run of a density level."""
+        settings = self._run.settings
         try:
-            collection.parametrize(metafunc, levels)
+            collection.parametrize(metafunc, settings.levels, settings.repeat)
         except ConfigurationError as problem:
             self._problem = self._problem or str(problem)
-            metafunc.parametrize(collection.LEVEL, levels, indirect=True)
+            metafunc.parametrize(collection.LEVEL, settings.levels, indirect=True)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(

@@ -7,6 +7,7 @@ that runs the levels connects for itself and writes what it measures (`levels`).
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import math
@@ -168,16 +169,16 @@ class Run:
             prometheus.by_url(self.settings.prometheus, self._prometheus_access())
         self._check_permissions()
         place = self.place
-        for level in levels:
+        for level in dict.fromkeys(levels):
             templates.level(level, place)
-        self._levels = list(levels)
+        self._levels = list(levels)  # Each as often as it is run.
         self.folder.make()
         if not self.settings.plan:
             alone = self.connection.shared and not self.take_turn(self.settings.wait).off
             self.undoing.begin(alone)
         self._look_around()
         if self.settings.plan:
-            self._plan = list(self.foreseeing.lines(levels))
+            self._plan = list(self.foreseeing.lines([*dict.fromkeys(levels)]))
 
     def _check_permissions(self) -> None:
         """Refuse to begin what the API would refuse in the middle."""
@@ -303,8 +304,7 @@ class Run:
         if node["memory"] is not None:
             size.append(f"{node['memory'] / 2**30:.0f} GiB")
         versions = f"Kubernetes {identity.kubernetes}, KubeVirt {facts.kubevirt}"
-        levels = ", ".join(str(each) for each in self._levels)
-        vmis = f"up to {max(self._levels, default=0)} VMIs at once (levels {levels})"
+        vmis = f"up to {max(self._levels, default=0)} VMIs at once (levels {_runs(self._levels)})"
         return [
             f"kvscale: {identity.text()}",
             f"kvscale: node {node['name']} ({', '.join([*size, node['runtime']])}), {versions}",
@@ -447,6 +447,16 @@ class Run:
             return objectives.NO_OBJECTIVES
         identity = self.identity
         return objectives.for_cluster(found, identity.simulated, identity.profile)
+
+
+def _runs(levels: Sequence[int]) -> str:
+    """The levels for people, with how often each is run: `50, 100, 3 runs of each`."""
+    runs = collections.Counter(levels)
+    if len(set(runs.values())) == 1:
+        (number,) = set(runs.values())
+        more = "" if number == 1 else f", {number} runs of each"
+        return ", ".join(str(each) for each in runs) + more
+    return ", ".join(str(each) if n == 1 else f"{each} {n} times" for each, n in runs.items())
 
 
 def _change(change: Change) -> Json:

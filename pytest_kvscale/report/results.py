@@ -23,11 +23,12 @@ REPORTS = ".levels"
 Json = dict[str, Any]
 
 
-def level_object(result: DensityResult) -> Json:
-    """One level as `results.json` has it."""
+def level_object(result: DensityResult, label: str = "") -> Json:
+    """One run of a level as `results.json` has it; `label` is what the run is called."""
     figures = result.figures
     return {
         "level": result.level,
+        "label": label or str(result.level),
         "verdict": result.verdict,
         "reasons": list(result.reasons),
         "test": None,
