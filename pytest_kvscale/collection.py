@@ -6,11 +6,13 @@ import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import pytest
 from _pytest.mark import expression
 
 from pytest_kvscale import options
+from pytest_kvscale.after_levels import ComparisonItem, JudgedItem
 from pytest_kvscale.errors import ConfigurationError
 
 LEVEL = "density_level"
@@ -70,8 +72,10 @@ def _marker_levels(marker: pytest.Mark, where: str) -> tuple[int, ...]:
 
 
 def is_ours(item: pytest.Item) -> bool:
-    """Whether a test works on a cluster through our fixtures."""
-    return not _FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+    """Whether a test works on a cluster through our fixtures, or judges what such tests did."""
+    return isinstance(item, JudgedItem) or not _FIXTURES.isdisjoint(
+        getattr(item, "fixturenames", ())
+    )
 
 
 def runs_levels(item: pytest.Item) -> bool:
@@ -99,9 +103,38 @@ def levels_of(items: Iterable[pytest.Item]) -> list[int]:
     return [level for item in items if (level := level_of(item)) is not None]
 
 
+def levels_run(items: Iterable[pytest.Item]) -> list[int]:
+    """The levels that tests say they run, each once."""
+    return [*dict.fromkeys(levels_of(item for item in items if runs_levels(item)))]
+
+
 def suites_of(items: Iterable[pytest.Item]) -> list[Path]:
     """The folders tests lie in, each once."""
-    return [*dict.fromkeys(item.path.parent for item in items)]
+    return [*dict.fromkeys(
+        item.path.parent for item in items if not isinstance(item, JudgedItem)
+    )]  # fmt: skip
+
+
+class Found(TypedDict):
+    """What was found of our tests, as plain data."""
+
+    suites: list[str]
+    """The folders they lie in."""
+    levels: list[int]
+    """The levels they run, each as often as it is run."""
+    compared: list[int]
+    """The levels that are compared with others, each once."""
+
+
+def found(items: Sequence[pytest.Item]) -> Found:
+    """What there is of our tests."""
+    return {
+        "suites": [str(each) for each in suites_of(items)],
+        "levels": levels_of(items),
+        "compared": [*dict.fromkeys(
+            each.level for each in items if isinstance(each, ComparisonItem)
+        )],
+    }  # fmt: skip
 
 
 def select_levels(items: Sequence[pytest.Item], keyword: str) -> str:

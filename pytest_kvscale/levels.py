@@ -20,7 +20,7 @@ from pytest_kvscale.judge.objectives import NO_OBJECTIVES, Objectives
 from pytest_kvscale.judge.verdict import DensityResult, judge
 from pytest_kvscale.measure.counted import NOT_COUNTED
 from pytest_kvscale.measure.figures import occupancy
-from pytest_kvscale.report.results import level_object
+from pytest_kvscale.report.results import SCHEMA, level_object
 from pytest_kvscale.resting import Resting
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class Levels:
         """Of the levels that were run."""
         self._tested = 0
         """How many levels' tests have ended."""
+        self.beside: Json = {}
+        """What else stands in the results, by its key."""
         self._canary: Json | None = None
         self._stopped = ""
 
@@ -323,10 +325,27 @@ class Levels:
     def _run_object(self) -> Json:
         return {**self._run.run_object(), "canary": self._canary}
 
+    def results(self) -> Json:
+        """The content of `results.json`, with all levels so far."""
+        return {
+            "schema": SCHEMA,
+            "run": self._run_object(),
+            "cluster": self._run.cluster_object(),
+            "levels": [each["level"] for each in self.reports],
+            **self.beside,
+        }
+
     def write_results(self) -> None:
-        """Write `results.json` with all levels so far."""
-        levels = [each["level"] for each in self.reports]
-        self._run.folder.write_results(self._run_object(), self._run.cluster_object(), levels)
+        """Write `results.json` and the summary as they are now."""
+        from pytest_kvscale.report import markdown
+
+        results, run = self.results(), self._run
+        run.folder.write_results(results)
+        run.folder.write_summary(
+            markdown.summary(
+                results["run"], results["cluster"], self.reports, run.comparing.comparison
+            )
+        )
 
     def _left(self, running: LevelRun) -> str:
         """What is left when nobody waits for the deletion any more."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_kvscale.cluster.tuner import Tuner
     from pytest_kvscale.cluster.tuning import Change
     from pytest_kvscale.foreseeing import Foreseeing
+    from pytest_kvscale.gating import Comparing
     from pytest_kvscale.judge.objectives import AppliesTo, Objectives
     from pytest_kvscale.levels import Levels
     from pytest_kvscale.metered import Found, Meter
@@ -57,9 +58,7 @@ class Run:
     """
 
     def __init__(self, settings: Settings, run_id: str | None = None, leads: bool = True) -> None:
-        # A test may change the working directory.
-        absolute = settings.report_dir.absolute()
-        self.settings = dataclasses.replace(settings, report_dir=absolute)
+        self.settings = settings.absolute()  # A test may change the working directory.
         self.leads = leads
         self.tell: Callable[[str], None] = say_nothing
         self._id = run_id
@@ -125,6 +124,13 @@ class Run:
 
         return Foreseeing(self)
 
+    @functools.cached_property
+    def comparing(self) -> Comparing:
+        """The comparison of this run with others."""
+        from pytest_kvscale.gating import Comparing
+
+        return Comparing(self)
+
     @property
     def tuning_name(self) -> str:
         """The tuning that is applied."""
@@ -153,10 +159,13 @@ class Run:
 
     # Connecting -----------------------------------------------------------------------------
 
-    def check(self, suites: Sequence[Path], levels: Sequence[int]) -> None:
+    def check(
+        self, suites: Sequence[Path], levels: Sequence[int], compared: Sequence[int] = ()
+    ) -> None:
         """Find out whether the run can begin: every file it needs, the cluster, and our turn.
 
-        Raises `ConfigurationError`. `suites` are the folders the density tests lie in.
+        Raises `ConfigurationError`. `suites` are the folders the density tests lie in; `compared`
+        are the levels that are compared with others.
         """
         from pytest_kvscale.cluster import prometheus, tuning
 
@@ -165,12 +174,14 @@ class Run:
             self._read_objectives(suite)
         if self.settings.tune is not None:
             tuning.load(self.settings.tune)
+        self.comparing.read()
         if self.settings.prometheus not in ("auto", "none"):
             prometheus.by_url(self.settings.prometheus, self._prometheus_access())
         self._check_permissions()
         place = self.place
         for level in dict.fromkeys(levels):
             templates.level(level, place)
+        self.comparing.check(compared)
         self._levels = list(levels)  # Each as often as it is run.
         self.folder.make()
         if not self.settings.plan:
