@@ -54,9 +54,7 @@ def _files(path: Path) -> Iterator[Path]:
             if each.suffix == ".json" or (each / RESULTS).is_file()
         ]
     except OSError as problem:
-        raise ConfigurationError(
-            f"{path} cannot be read: {problem.strerror or problem}"
-        ) from None
+        raise ConfigurationError(f"{path} cannot be read: {problem.strerror or problem}") from None
     if not files:
         raise ConfigurationError(
             f"{path} has no runs: expected {RESULTS}, folders that have one, or files that "

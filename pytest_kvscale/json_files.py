@@ -35,9 +35,7 @@ def read(path: Path) -> Any:
             )
         data = path.read_bytes()
     except OSError as problem:
-        raise ConfigurationError(
-            f"{path} cannot be read: {problem.strerror or problem}"
-        ) from None
+        raise ConfigurationError(f"{path} cannot be read: {problem.strerror or problem}") from None
     return parse(data, str(path))
 
 

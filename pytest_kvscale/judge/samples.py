@@ -1,15 +1,17 @@
 """Which numbers of runs are compared, and which runs of levels count.
 
 A run of a level counts if its waiting ended by itself: all had settled, time was up, or nothing
-progressed. What then does not run has failed, and is part of the figures. One that was interrupted,
-or in which the API or our turn was lost, was not measured to its end. One that fell behind its pace,
-or in which KubeVirt's settings changed, is no run of that load on that cluster, whatever its
-verdict. One that was refused because it cannot fit created nothing: it speaks of failures alone.
+progressed. What then does not run has failed, and is part of the figures. One that was
+interrupted, or in which the API or our turn was lost, was not measured to its end. One that fell
+behind its pace, or in which KubeVirt's settings changed, is no run of that load on that cluster,
+whatever its verdict. One that was refused because it cannot fit created nothing: it speaks of
+failures alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -97,7 +99,7 @@ class LevelRun:
         counted = self.components()
         if not counted:
             return None
-        return round(sum(number for each in counted for number in per_vmi[each].values()), 3)
+        return round(math.fsum(number for each in counted for number in per_vmi[each].values()), 3)
 
     def _is_stuck(self) -> bool:
         """Whether the deletion went on until its time was up, and something was still there."""
@@ -158,13 +160,11 @@ def pairs(
     sides = level_runs(before), level_runs(after)
     equal = level_runs(calibration)
     levels = sorted({each.number for each in sides[0]} & {each.number for each in sides[1]})
-    return [
-        pair
-        for level in levels
-        for pair in _of_level(
-            level, *([each for each in side if each.number == level] for side in sides), equal=equal
-        )
-    ]
+    found: list[Pair] = []
+    for level in levels:
+        old, new = ([each for each in side if each.number == level] for side in sides)
+        found += _of_level(level, old, new, equal)
+    return found
 
 
 def _of_level(
