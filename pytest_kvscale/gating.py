@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 FAILURES = "failures"
-_BY_TUNING = ("settings.*", "node.devices")
+_BY_TUNING = ("settings", "settings.*", "node.devices")
 """What a tuning may change before the first level."""
 
 
@@ -90,22 +90,25 @@ class Comparing:
             )
         if self._own_before:
             return
-        from pytest_kvscale.judge import comparison, runs
+        from pytest_kvscale.judge import fitting, runs
 
         run, settings = self._run, self._run.settings
         begun = {"schema": runs.SCHEMA, "run": run.run_object(), "cluster": run.cluster_object(),
                  "levels": []}  # fmt: skip
         unknown = () if run.tuning_name == "none" else _BY_TUNING
         may_differ = (*settings.may_differ, *unknown)
-        fitting = comparison.fitting(
-            self.baseline, runs.run_file(begun, "this one"), may_differ
-        )
-        there = {each["level"] for found in fitting for each in found.levels}
+        own = [runs.run_file(begun, "this one")]
+        fitting.check_sides(self.baseline, own)
+        fit = fitting.those_that_fit(self.baseline, own, may_differ, True, [])
+        fit = [*fitting.one_version(fit, may_differ, None, [])]
+        fitting.check_alike(fit, may_differ, "before")
+        fitting.calibrating(self.calibration, fit, own, may_differ, [])
+        there = {each["level"] for found in fit for each in found.levels}
         missing = sorted(set(levels) - there)
         if missing:
             known = ", ".join(str(each) for each in sorted(there)) or "none"
             raise ConfigurationError(
-                f"the baseline ({', '.join(each.source for each in fitting)}) has no run of level "
+                f"the baseline ({', '.join(each.source for each in fit)}) has no run of level "
                 f"{', '.join(str(each) for each in missing)}; it has {known}: select those, or "
                 "measure the others for it"
             )
