@@ -98,11 +98,12 @@ class ReportFiles:
             yield f"no level was measured; what there is lies in {folder}"
             return
         simulated = reports[-1]["run"]["simulated"]
+        mark = f"SIMULATED ({simulated}): these are not figures of real hardware"
         if simulated != "false":
-            yield f"SIMULATED ({simulated}): these are not figures of real hardware"
+            yield mark
         yield from terminal.table(reports)
         for each in self.shown:
-            yield from each["lines"]
+            yield from (line for line in each["lines"] if line != mark)
         if self._run.comparing.is_wanted and not self.shown:
             yield "nothing was compared with the baseline"
         here = self._config.invocation_params.dir

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_kvscale.judge.change import Rules, Verdict
     from pytest_kvscale.judge.comparison import Comparison
     from pytest_kvscale.judge.runs import RunFile
+    from pytest_kvscale.judge.samples import LevelRun
     from pytest_kvscale.session import Run
 
 Json = dict[str, Any]
@@ -57,7 +58,7 @@ class Comparing:
         self._own_before = True
 
     @staticmethod
-    def keys() -> tuple[str, ...]:
+    def what() -> tuple[str, ...]:
         """What is compared of each level."""
         from pytest_kvscale.judge.samples import METRICS
 
@@ -158,6 +159,13 @@ class Comparing:
         self._show(found)
         return found, ""
 
+    @functools.cached_property
+    def _ran(self) -> list[LevelRun]:
+        """The runs of levels after, and whether they count."""
+        from pytest_kvscale.judge import samples
+
+        return samples.level_runs(self.sides()[1])
+
     def _rules(self) -> Rules:
         from pytest_kvscale.judge.change import Rules
 
@@ -165,15 +173,13 @@ class Comparing:
 
     def judged(self, level: int, key: str) -> Judged:
         """What came of a metric of a level, or of its failures."""
-        from pytest_kvscale.judge import samples
-
         if not self._run.levels.reports:
             return Judged("fail", f"level {level} was not measured: nothing was compared")
         found, problem = self._made
         if found is None:
             return Judged("fail", problem)
         ran = [
-            each for each in samples.level_runs(self.sides()[1])
+            each for each in self._ran
             if each.number == level
             and (each.standing == "whole" or (each.standing == "refused" and key == FAILURES))
         ]  # fmt: skip
