@@ -55,6 +55,8 @@ class Levels:
         """How many levels' tests have ended."""
         self.beside: Json = {}
         """What else stands in the results, by its key."""
+        self.summary: list[str] = []
+        """What else stands in the summary: sections in Markdown."""
         self._canary: Json | None = None
         self._stopped = ""
 
@@ -341,11 +343,10 @@ class Levels:
 
         results, run = self.results(), self._run
         run.folder.write_results(results)
-        run.folder.write_summary(
-            markdown.summary(
-                results["run"], results["cluster"], self.reports, run.comparing.comparison
-            )
+        text = markdown.summary(
+            results["run"], results["cluster"], self.reports, run.comparing.comparison
         )
+        run.folder.write_summary("\n".join([text, *self.summary]))
 
     def _left(self, running: LevelRun) -> str:
         """What is left when nobody waits for the deletion any more."""

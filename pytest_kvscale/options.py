@@ -88,7 +88,7 @@ class Settings:
     """A file to which the Markdown summary is appended."""
     record: bool = False
     strict: bool = False
-    given: frozenset[str] = frozenset()
+    given: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
     """Which settings were given, by their names here."""
 
     def absolute(self) -> Settings:

@@ -40,6 +40,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "density(levels=...): a density test; levels replaces --kvscale-levels"
     )
+    config.addinivalue_line(
+        "markers",
+        "calibration: equal runs, to learn how far they lie apart; of level 100, ten times, unless "
+        "--kvscale-levels and --kvscale-repeat are given",
+    )
     config.pluginmanager.register(Hooks(config), "kvscale-hooks")
 
 
@@ -82,7 +87,7 @@ class Hooks:
         """One test for each run of a density level."""
         settings = self._run.settings
         try:
-            collection.parametrize(metafunc, settings.levels, settings.repeat)
+            collection.parametrize(metafunc, settings)
         except ConfigurationError as problem:
             self._problem = self._problem or str(problem)
             metafunc.parametrize(collection.LEVEL, settings.levels, indirect=True)
@@ -102,7 +107,9 @@ class Hooks:
             result = yield
         finally:
             config.option.keyword = given
-        after_levels.append(session, self._run, items, collection.levels_run(items))
+        compared, calibrated = collection.levels_run(items)
+        items += after_levels.comparisons(session, self._run, compared)
+        items += after_levels.calibrations(session, calibrated)
         return result
 
     @pytest.hookimpl(tryfirst=True)
@@ -133,7 +140,7 @@ class Hooks:
             self._run.tell = self._tell
             self.interrupts.begin()
             suites = [Path(each) for each in found["suites"]]
-            self._run.check(suites, found["levels"], found["compared"])
+            self._run.check(suites, found["levels"], found["compared"], found["calibrated"])
             self._files = ReportFiles(session.config, self._run)
             self._files.begin(session)
         except ConfigurationError as mistake:
