@@ -45,7 +45,9 @@ def test_a_calibration_tells_the_noise_and_a_comparison_uses_it(suite: Suite) ->
 
     suite.quick(base(suite, 2, 3), calibration, *UNTUNED, "test_density.py", levels="2,3")
     comparison = suite.results["comparison"]
-    noises = {(each["level"], each["metric"]["key"]): each["noise"] for each in comparison["changes"]}
+    noises = {
+        (each["level"], each["metric"]["key"]): each["noise"] for each in comparison["changes"]
+    }
     assert noises[3, "Running.p95"]["df"] == 2
     assert noises[2, "Running.p95"] is None
     (note,) = (each for each in comparison["notes"] if "calibrat" in each)
@@ -85,4 +87,6 @@ def test_a_calibration_that_was_not_measured_is_not_green(suite: Suite) -> None:
         "test_calibrate.py",
     )  # fmt: skip
     result.assert_outcomes(failed=4)
-    result.stdout.fnmatch_lines(["level 3: 0 of 3 runs can be used: too few, a calibration needs 3"])
+    result.stdout.fnmatch_lines(
+        ["level 3: 0 of 3 runs can be used: too few, a calibration needs 3"]
+    )
