@@ -80,7 +80,7 @@ class Levels:
             self._resting.begin()
             self._prove_the_way()
             foreseen = self._foresee(level)
-        label = self.label(level, times)
+        label = self._label(level, times)
         if self._is_refused(foreseen):
             return self._refuse(level, label, foreseen, objectives)
         doubts = self._drift("before")
@@ -134,8 +134,8 @@ class Levels:
             self._resting.ended(running.end)
         return result
 
-    def label(self, level: int, times: int) -> str:
-        """What the next run of a level is called: as its test, or by a number that no test has."""
+    def _label(self, level: int, times: int) -> str:
+        """What a run of a level is called: as its test, or by a number that no test has."""
         label, beyond = level_label(level, times), max(times, self._run.settings.repeat)
         while label in self._labels:
             beyond += 1

@@ -107,9 +107,7 @@ class Hooks:
             result = yield
         finally:
             config.option.keyword = given
-        compared, calibrated = collection.levels_run(items)
-        items += after_levels.comparisons(session, self._run, compared)
-        items += after_levels.calibrations(session, calibrated)
+        after_levels.append(session, self._run, items, collection.levels_run(items))
         return result
 
     @pytest.hookimpl(tryfirst=True)

@@ -130,9 +130,9 @@ def test_labels_are_those_of_the_tests_ids() -> None:
     """What runs a level beyond its rounds gets a number that no test has."""
     levels = Levels(Run(Settings(repeat=2)))
     ways = [(2, 1), (2, 1), (2, 2), (2, 2), (1, 1), (2, 1), (1, 2), (2, 2)]
-    assert [levels.label(level, times) for level, times in ways] == [
+    assert [levels._label(level, times) for level, times in ways] == [
         "2", "2-3", "2-2", "2-4", "1", "2-5", "1-2", "2-6",
     ]  # fmt: skip
-    assert Levels(Run(Settings(repeat=2))).label(400, 2) == "400-2"  # It alone was selected.
+    assert Levels(Run(Settings(repeat=2)))._label(400, 2) == "400-2"  # It alone was selected.
     once = Levels(Run(Settings()))
-    assert [once.label(400, 1) for _ in range(3)] == ["400", "400-2", "400-3"]
+    assert [once._label(400, 1) for _ in range(3)] == ["400", "400-2", "400-3"]
