@@ -135,10 +135,11 @@ class Hooks:
         try:
             if problem:
                 raise ConfigurationError(problem)
+            self._run.calibrating.check(found["calibrated"], found["levels"], found["compared"])
             self._run.tell = self._tell
             self.interrupts.begin()
             suites = [Path(each) for each in found["suites"]]
-            self._run.check(suites, found["levels"], found["compared"], found["calibrated"])
+            self._run.check(suites, found["levels"], found["compared"])
             self._files = ReportFiles(session.config, self._run)
             self._files.begin(session)
         except ConfigurationError as mistake:
