@@ -90,6 +90,8 @@ class LevelPlan:
     namespace_there: bool = False
     """It was there before the run, and stays."""
     recording: Path | None = None
+    label: str = ""
+    """What this run of the level is called, if not by its number: `400-2`."""
     keep_if: Callable[[], bool] | None = None
     """Whether to leave what was created, asked when the level has ended by itself."""
 
@@ -151,6 +153,11 @@ class LevelRun:
         return bool(self._start) and self.end is None
 
     @property
+    def began(self) -> float | None:
+        """When it began (loop time), if it has."""
+        return self._start or None
+
+    @property
     def level(self) -> int:
         """How many VMIs it is to be."""
         return self._plan.level
@@ -196,7 +203,7 @@ class LevelRun:
         made: Object | None = None
         async with contextlib.AsyncExitStack() as stack:
             if self._tell is not None:
-                progress = Progress(plan.level, self.observer)
+                progress = Progress(plan.level, self.observer, plan.label)
                 await stack.enter_async_context(telling(progress, self._tell))
             if plan.recording is not None:
                 self._recorder = Recorder(plan.recording, self._start)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_kvscale import state
+from pytest_kvscale import collection, state
 
 if TYPE_CHECKING:
     from pytest_kvscale.cluster.choose import Connection
@@ -97,7 +97,8 @@ def kv_prometheus(pytestconfig: pytest.Config, kv_cluster: Connection) -> AskedP
 @pytest.fixture
 def density_level(request: pytest.FixtureRequest) -> int:
     """The level of this test, one of `--kvscale-levels` or of the marker's."""
-    return int(request.param)
+    level: int = request.param.level
+    return level
 
 
 @pytest.fixture
@@ -106,13 +107,15 @@ def density_run(
 ) -> Callable[[int], DensityResult]:
     """Call it with a level: creates so many VMIs, waits, deletes them, and returns the result."""
     run = state.run_of(request.config)
+    nth = collection.nth_of(request.node)
+    times = 1 if nth is None else nth.times
 
     def density(level: int) -> DensityResult:
         from pytest_kvscale.levels import AbandonedError, RunStoppedError
 
         __tracebackhide__ = True
         try:
-            return run.levels.run_level(level, run.objectives(request.path.parent))
+            return run.levels.run_level(level, run.objectives(request.path.parent), times)
         except RunStoppedError as stopped:
             pytest.fail(str(stopped), pytrace=False)
         except AbandonedError as abandoned:

@@ -33,6 +33,8 @@ class Settings:
     sim_profile: str = "blog-2021"
     sim_seed: int = 0
     levels: tuple[int, ...] = DEFAULT_LEVELS
+    repeat: int = 1
+    """How often each level is run."""
     node: str | None = None
     """The node under test; None: the one schedulable node with most memory."""
     node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -74,8 +76,30 @@ class Settings:
     """Whether to wait while another run has the cluster."""
     beside_others: bool = False
     """Whether other VMIs may be on the node under test."""
+    baseline: tuple[Path, ...] = ()
+    """Runs to compare with: results, folders of runs."""
+    calibration: Path | None = None
+    """Runs of a calibration: how far equal runs of this cluster lie apart."""
+    may_differ: tuple[str, ...] = ()
+    """What need not be the same in runs that are compared: names, or patterns of them."""
+    relative: float = 0.05
+    """The least relative change that fails."""
+    summary: Path | None = None
+    """A file to which the Markdown summary is appended."""
     record: bool = False
     strict: bool = False
+    given: frozenset[str] = frozenset()
+    """Which settings were given, by their names here."""
+
+    def absolute(self) -> Settings:
+        """With paths that are used later than they were given."""
+        return dataclasses.replace(
+            self,
+            report_dir=self.report_dir.absolute(),
+            baseline=tuple(each.absolute() for each in self.baseline),
+            calibration=self.calibration and self.calibration.absolute(),
+            summary=self.summary and self.summary.absolute(),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +195,15 @@ def levels(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
+def percent(text: str) -> float:
+    """A share, from per cent: `5` and `5%` are 0.05."""
+    expected = "a percentage: expected a number from 0 to 1000, e.g. 5%"
+    value: float = _number(text.strip().removesuffix("%"), float, expected)
+    if not 0 <= value <= 1000:
+        raise ValueError(f"{text!r} is no percentage: expected a number from 0 to 1000")
+    return value / 100
+
+
 def choice(*words: str) -> Callable[[str], str]:
     """One of these words."""
 
@@ -191,6 +224,11 @@ def label_pairs(text: str) -> dict[str, str]:
 def assignments(text: str) -> dict[str, str]:
     """Template variables: one `NAME=VALUE` a line."""
     return dict(_pair(part, "a variable") for part in text.splitlines() if part.strip())
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names, one a line."""
+    return tuple(line.strip() for line in text.splitlines() if line.strip()) or (name(text),)
 
 
 def name(text: str) -> str:
@@ -264,6 +302,13 @@ CLUSTER_OPTIONS: tuple[Option, ...] = (
 OPTIONS: tuple[Option, ...] = (
     *CLUSTER_OPTIONS,
     Option("levels", levels, "density levels (default: 50,100,200,300,400)", "N,N,..."),
+    Option(
+        "repeat",
+        count,
+        "how often each level is run, in rounds (50, 100, 50-2, 100-2), so that a drift of the "
+        "cluster falls on all levels alike (default: 1)",
+        "N",
+    ),
     Option(
         "node", name, "the node under test (default: the schedulable node with most memory)", "NAME"
     ),
@@ -363,8 +408,38 @@ OPTIONS: tuple[Option, ...] = (
         "prometheus-ca", path, "the authorities whose certificate that Prometheus may show", "FILE"
     ),
     Option("report-dir", path, "where results go (default: reports)", "DIR"),
+    Option(
+        "baseline",
+        paths,
+        "what the run is compared with: results.json, or a folder of runs; may be given several "
+        "times",
+        "PATH", repeated=True,
+    ),
+    Option(
+        "calibration",
+        path,
+        "a run of suites/calibrate: how far equal runs of this cluster lie apart",
+        "PATH",
+    ),
+    Option(
+        "may-differ",
+        names,
+        "what need not be the same in runs that are compared, e.g. versions.kubernetes or "
+        "settings.*; may be given several times",
+        "NAME", repeated=True,
+    ),
+    Option(
+        "relative", percent, "the least relative change that fails, in per cent (default: 5)",
+        "PERCENT",
+    ),
+    Option(
+        "summary",
+        path,
+        "a file to which a summary in Markdown is appended, e.g. $GITHUB_STEP_SUMMARY",
+        "FILE",
+    ),
     Option("record", yes, "write a recording of each level, for replay", flag=True),
-    Option("strict", yes, "let an inconclusive level fail", flag=True),
+    Option("strict", yes, "let an inconclusive level or comparison fail", flag=True),
 )  # fmt: skip
 
 
@@ -413,4 +488,4 @@ def read(given: Callable[[str], Any], ini: Callable[[str], Any]) -> Settings:
             values[option.target] = value is option.means if option.flag else value
         except ValueError as problem:
             raise ConfigurationError(f"{where}: {problem}") from None
-    return Settings(**values)
+    return Settings(**values, given=frozenset(values))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_kvscale import collection, options, state
+from pytest_kvscale import after_levels, collection, options, state
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.fixtures import (  # noqa: F401 - pytest finds fixtures by name
     density_level,
@@ -79,19 +79,19 @@ class Hooks:
     # Collection -----------------------------------------------------------------------------
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """One test for each density level."""
-        levels = self._run.settings.levels
+        """One test for each run of a density level."""
+        settings = self._run.settings
         try:
-            collection.parametrize(metafunc, levels)
+            collection.parametrize(metafunc, settings.levels, settings.repeat)
         except ConfigurationError as problem:
             self._problem = self._problem or str(problem)
-            metafunc.parametrize(collection.LEVEL, levels, indirect=True)
+            metafunc.parametrize(collection.LEVEL, settings.levels, indirect=True)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
-        self, config: pytest.Config, items: list[pytest.Item]
+        self, session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
     ) -> Generator[None, None, None]:
-        """Let a number in -k mean a level, for tests that have one."""
+        """Let a number in -k mean a level, and let what is judged of all levels come last."""
         given = config.option.keyword
         try:
             config.option.keyword = collection.select_levels(items, given)
@@ -99,9 +99,11 @@ class Hooks:
             self._problem = self._problem or str(problem)
             self._selection_failed = True
         try:
-            return (yield)
+            result = yield
         finally:
             config.option.keyword = given
+        after_levels.append(session, self._run, items, collection.levels_run(items))
+        return result
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -115,16 +117,13 @@ class Hooks:
             self._worker.found(ours, self._problem)
             self.interrupts.begin()
         elif not session.config.option.collectonly:
-            levels = collection.levels_of(ours)
-            self.begin(session, collection.suites_of(ours), levels, self._problem)
+            self.begin(session, collection.found(ours), self._problem)
 
     def pytest_report_collectionfinish(self) -> list[str]:
         """Say which cluster it is, and whether it is simulated."""
         return self._run.header() if self._files is not None else []
 
-    def begin(
-        self, session: pytest.Session, suites: Sequence[Path], levels: Sequence[int], problem: str
-    ) -> None:
+    def begin(self, session: pytest.Session, found: collection.Found, problem: str) -> None:
         """Begin a run of ours; stops pytest with exit code 4 if it cannot."""
         from pytest_kvscale.files import ReportFiles
 
@@ -133,7 +132,8 @@ class Hooks:
                 raise ConfigurationError(problem)
             self._run.tell = self._tell
             self.interrupts.begin()
-            self._run.check(suites, levels)
+            suites = [Path(each) for each in found["suites"]]
+            self._run.check(suites, found["levels"], found["compared"])
             self._files = ReportFiles(session.config, self._run)
             self._files.begin(session)
         except ConfigurationError as mistake:

@@ -7,6 +7,7 @@ that runs the levels connects for itself and writes what it measures (`levels`).
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import math
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_kvscale.cluster.tuner import Tuner
     from pytest_kvscale.cluster.tuning import Change
     from pytest_kvscale.foreseeing import Foreseeing
+    from pytest_kvscale.gating import Comparing
     from pytest_kvscale.judge.objectives import AppliesTo, Objectives
     from pytest_kvscale.levels import Levels
     from pytest_kvscale.metered import Found, Meter
@@ -56,9 +58,7 @@ class Run:
     """
 
     def __init__(self, settings: Settings, run_id: str | None = None, leads: bool = True) -> None:
-        # A test may change the working directory.
-        absolute = settings.report_dir.absolute()
-        self.settings = dataclasses.replace(settings, report_dir=absolute)
+        self.settings = settings.absolute()  # A test may change the working directory.
         self.leads = leads
         self.tell: Callable[[str], None] = say_nothing
         self._id = run_id
@@ -124,6 +124,13 @@ class Run:
 
         return Foreseeing(self)
 
+    @functools.cached_property
+    def comparing(self) -> Comparing:
+        """The comparison of this run with others."""
+        from pytest_kvscale.gating import Comparing
+
+        return Comparing(self)
+
     @property
     def tuning_name(self) -> str:
         """The tuning that is applied."""
@@ -152,10 +159,13 @@ class Run:
 
     # Connecting -----------------------------------------------------------------------------
 
-    def check(self, suites: Sequence[Path], levels: Sequence[int]) -> None:
+    def check(
+        self, suites: Sequence[Path], levels: Sequence[int], compared: Sequence[int] = ()
+    ) -> None:
         """Find out whether the run can begin: every file it needs, the cluster, and our turn.
 
-        Raises `ConfigurationError`. `suites` are the folders the density tests lie in.
+        Raises `ConfigurationError`. `suites` are the folders the density tests lie in; `compared`
+        are the levels that are compared with others.
         """
         from pytest_kvscale.cluster import prometheus, tuning
 
@@ -164,20 +174,22 @@ class Run:
             self._read_objectives(suite)
         if self.settings.tune is not None:
             tuning.load(self.settings.tune)
+        self.comparing.read()
         if self.settings.prometheus not in ("auto", "none"):
             prometheus.by_url(self.settings.prometheus, self._prometheus_access())
         self._check_permissions()
         place = self.place
-        for level in levels:
+        for level in dict.fromkeys(levels):
             templates.level(level, place)
-        self._levels = list(levels)
+        self.comparing.check(compared)
+        self._levels = list(levels)  # Each as often as it is run.
         self.folder.make()
         if not self.settings.plan:
             alone = self.connection.shared and not self.take_turn(self.settings.wait).off
             self.undoing.begin(alone)
         self._look_around()
         if self.settings.plan:
-            self._plan = list(self.foreseeing.lines(levels))
+            self._plan = list(self.foreseeing.lines([*dict.fromkeys(levels)]))
 
     def _check_permissions(self) -> None:
         """Refuse to begin what the API would refuse in the middle."""
@@ -303,8 +315,7 @@ class Run:
         if node["memory"] is not None:
             size.append(f"{node['memory'] / 2**30:.0f} GiB")
         versions = f"Kubernetes {identity.kubernetes}, KubeVirt {facts.kubevirt}"
-        levels = ", ".join(str(each) for each in self._levels)
-        vmis = f"up to {max(self._levels, default=0)} VMIs at once (levels {levels})"
+        vmis = f"up to {max(self._levels, default=0)} VMIs at once (levels {_runs(self._levels)})"
         return [
             f"kvscale: {identity.text()}",
             f"kvscale: node {node['name']} ({', '.join([*size, node['runtime']])}), {versions}",
@@ -447,6 +458,16 @@ class Run:
             return objectives.NO_OBJECTIVES
         identity = self.identity
         return objectives.for_cluster(found, identity.simulated, identity.profile)
+
+
+def _runs(levels: Sequence[int]) -> str:
+    """The levels for people, with how often each is run: `50, 100, 3 runs of each`."""
+    runs = collections.Counter(levels)
+    if len(set(runs.values())) == 1:
+        (number,) = set(runs.values())
+        more = "" if number == 1 else f", {number} runs of each"
+        return ", ".join(str(each) for each in runs) + more
+    return ", ".join(str(each) if n == 1 else f"{each} {n} times" for each, n in runs.items())
 
 
 def _change(change: Change) -> Json:

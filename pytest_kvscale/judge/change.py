@@ -71,6 +71,10 @@ class Rules:
     """The least relative change that fails: 0.05 is 5 %. A metric has its own absolute one."""
 
 
+DEFAULT = Rules()
+"""The rules where none are given."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Change:
     """What came of one pair."""
