@@ -68,6 +68,6 @@ def append(
             session, name=name, nodeid=f"{GROUP}::{name}", level=level, key=key
         )
         for level in levels
-        for key in run.comparing.keys()
+        for key in run.comparing.what()
         for name in (f"comparison[{level} {key}]",)
     ]

@@ -6,6 +6,7 @@ density test was found, so that other runs are not touched.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,7 @@ class ReportFiles:
 
     def begin(self, session: pytest.Session) -> None:
         """From here on, tests are written down for our files."""
+        _append_summary(self._run, "")  # Now, rather than when all is measured.
         config, folder = self._config, self._run.folder.make()
         if self._junit and not self._given:
             config.option.xmlpath = str(folder / JUNIT)
@@ -98,11 +100,12 @@ class ReportFiles:
             yield f"no level was measured; what there is lies in {folder}"
             return
         simulated = reports[-1]["run"]["simulated"]
+        mark = f"SIMULATED ({simulated}): these are not figures of real hardware"
         if simulated != "false":
-            yield f"SIMULATED ({simulated}): these are not figures of real hardware"
+            yield mark
         yield from terminal.table(reports)
         for each in self.shown:
-            yield from each["lines"]
+            yield from (line for line in each["lines"] if line != mark)
         if self._run.comparing.is_wanted and not self.shown:
             yield "nothing was compared with the baseline"
         here = self._config.invocation_params.dir
@@ -125,7 +128,10 @@ class ReportFiles:
         target = self._run.folder.path / JUNIT
         if self._given and xml is not None and Path(xml.logfile) != target.absolute():
             shutil.copyfile(xml.logfile, target)
-        _append_summary(self._run, self._summary())
+        try:
+            _append_summary(self._run, self._summary())
+        except ConfigurationError as problem:
+            self._run.tell(f"note: {problem}")
         self._run.folder.forget_reports()
 
 
@@ -134,7 +140,8 @@ def write_error(config: pytest.Config, run: Run, sentence: str) -> None:
     from pytest_kvscale.report import markdown
 
     said = markdown.escape(sentence)
-    _append_summary(run, f"## KubeVirt density\n\n**The run could not begin:** {said}\n")
+    with contextlib.suppress(ConfigurationError):
+        _append_summary(run, f"## KubeVirt density\n\n**The run could not begin:** {said}\n")
     error = pytest.CollectReport("pytest_kvscale::configuration", "failed", sentence, [])
     users = config.stash.get(junitxml.xml_key, None)
     if users is not None:
@@ -160,10 +167,13 @@ def _append_summary(run: Run, text: str) -> None:
     if path is None:
         return
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as problem:
-        run.tell(f"note: the summary cannot be written to {path}: {problem.strerror or problem}")
+        raise ConfigurationError(
+            f"--kvscale-summary: {path} cannot be written: {problem.strerror or problem}"
+        ) from None
 
 
 def _make_html(config: pytest.Config, path: Path) -> Any:

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from pytest_kvscale.judge.change import Rules, Verdict
     from pytest_kvscale.judge.comparison import Comparison
     from pytest_kvscale.judge.runs import RunFile
+    from pytest_kvscale.judge.samples import LevelRun
     from pytest_kvscale.session import Run
 
 Json = dict[str, Any]
 FAILURES = "failures"
-_BY_TUNING = ("settings.*", "node.devices")
+_BY_TUNING = ("settings", "settings.*", "node.devices")
 """What a tuning may change before the first level."""
 
 
@@ -57,7 +58,7 @@ class Comparing:
         self._own_before = True
 
     @staticmethod
-    def keys() -> tuple[str, ...]:
+    def what() -> tuple[str, ...]:
         """What is compared of each level."""
         from pytest_kvscale.judge.samples import METRICS
 
@@ -90,22 +91,25 @@ class Comparing:
             )
         if self._own_before:
             return
-        from pytest_kvscale.judge import comparison, runs
+        from pytest_kvscale.judge import fitting, runs
 
         run, settings = self._run, self._run.settings
         begun = {"schema": runs.SCHEMA, "run": run.run_object(), "cluster": run.cluster_object(),
                  "levels": []}  # fmt: skip
         unknown = () if run.tuning_name == "none" else _BY_TUNING
         may_differ = (*settings.may_differ, *unknown)
-        fitting = comparison.fitting(
-            self.baseline, runs.run_file(begun, "this one"), may_differ
-        )
-        there = {each["level"] for found in fitting for each in found.levels}
+        own = [runs.run_file(begun, "this one")]
+        fitting.check_sides(self.baseline, own)
+        fit = fitting.those_that_fit(self.baseline, own, may_differ, True, [])
+        fit = [*fitting.one_version(fit, may_differ, None, [])]
+        fitting.check_alike(fit, may_differ, "before")
+        fitting.calibrating(self.calibration, fit, own, may_differ, [])
+        there = {each["level"] for found in fit for each in found.levels}
         missing = sorted(set(levels) - there)
         if missing:
             known = ", ".join(str(each) for each in sorted(there)) or "none"
             raise ConfigurationError(
-                f"the baseline ({', '.join(each.source for each in fitting)}) has no run of level "
+                f"the baseline ({', '.join(each.source for each in fit)}) has no run of level "
                 f"{', '.join(str(each) for each in missing)}; it has {known}: select those, or "
                 "measure the others for it"
             )
@@ -155,6 +159,13 @@ class Comparing:
         self._show(found)
         return found, ""
 
+    @functools.cached_property
+    def _ran(self) -> list[LevelRun]:
+        """The runs of levels after, and whether they count."""
+        from pytest_kvscale.judge import samples
+
+        return samples.level_runs(self.sides()[1])
+
     def _rules(self) -> Rules:
         from pytest_kvscale.judge.change import Rules
 
@@ -162,15 +173,13 @@ class Comparing:
 
     def judged(self, level: int, key: str) -> Judged:
         """What came of a metric of a level, or of its failures."""
-        from pytest_kvscale.judge import samples
-
         if not self._run.levels.reports:
             return Judged("fail", f"level {level} was not measured: nothing was compared")
         found, problem = self._made
         if found is None:
             return Judged("fail", problem)
         ran = [
-            each for each in samples.level_runs(self.sides()[1])
+            each for each in self._ran
             if each.number == level
             and (each.standing == "whole" or (each.standing == "refused" and key == FAILURES))
         ]  # fmt: skip

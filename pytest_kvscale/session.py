@@ -8,7 +8,6 @@ that runs the levels connects for itself and writes what it measures (`levels`).
 from __future__ import annotations
 
 import collections
-import dataclasses
 import functools
 import math
 import secrets

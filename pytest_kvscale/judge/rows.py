@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from pytest_kvscale.judge.change import Change, Pair, Verdict
+from pytest_kvscale.judge.change import Change, Verdict
 from pytest_kvscale.judge.failure_changes import FailureChange
 
 FAILURES = "failures"
@@ -31,11 +31,11 @@ class Row:
 def change_text(change: Change) -> str:
     """One line, e.g. `level 400: p95 creation to Running +23 % [15, 31] (29.1 s -> 35.8 s, …`."""
     pair = change.pair
-    facts = [f"{_value(change.before, pair, 0)} -> {_value(change.after, pair, 1)}"]
+    facts = [f"{value_text(change, 0)} -> {value_text(change, 1)}"]
     facts.append(f"{len(pair.before)}+{len(pair.after)} runs")
     if change.p is not None:
         facts.append(f"p {change.p:.2g}")
-    shift = f" {_shift(change)}" if change.shift is not None else ""
+    shift = f" {shift_text(change)}" if change.shift is not None else ""
     why = f" ({change.reason})" if change.verdict != "pass" or change.shift is None else ""
     return (
         f"level {pair.level}: {pair.metric.title}{shift} ({', '.join(facts)}): "
@@ -43,8 +43,10 @@ def change_text(change: Change) -> str:
     )
 
 
-def _shift(change: Change) -> str:
-    assert change.shift is not None  # noqa: S101 - asked by the caller
+def shift_text(change: Change) -> str:
+    """Like `+23 % [15, 31]`; empty: it cannot be told."""
+    if change.shift is None:
+        return ""
     if change.low is None and change.high is None:
         return f"{100 * change.shift:+.0f} %"
     ends = [
@@ -54,7 +56,9 @@ def _shift(change: Change) -> str:
     return f"{100 * change.shift:+.0f} % [{', '.join(ends)}]"
 
 
-def _value(value: float | None, pair: Pair, side: int) -> str:
+def value_text(change: Change, side: int) -> str:
+    """The typical value before (0) or after (1), with its unit."""
+    pair, value = change.pair, (change.before, change.after)[side]
     if not (pair.before, pair.after)[side]:
         return "not measured"
     if value is None:
@@ -66,7 +70,8 @@ def _value(value: float | None, pair: Pair, side: int) -> str:
 def failure_text(change: FailureChange) -> str:
     """One line, e.g. `level 400: failures DeviceLimit 0 -> 290 (3+3 runs): fail (a limit …)`."""
     counts = ", ".join(
-        f"{each.name} {_mean(each.before)} -> {_mean(each.after)}" for each in change.classes
+        f"{each.name} {mean_text(each.before)} -> {mean_text(each.after)}"
+        for each in change.classes
     )
     runs = f"{change.before}+{change.after} runs"
     return f"level {change.level}: failures {counts or 'none'} ({runs}): " + (
@@ -74,5 +79,6 @@ def failure_text(change: FailureChange) -> str:
     )
 
 
-def _mean(counts: Sequence[int]) -> str:
+def mean_text(counts: Sequence[int]) -> str:
+    """VMIs in a run, on average."""
     return f"{sum(counts) / len(counts):.1f}".removesuffix(".0")

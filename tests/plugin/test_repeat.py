@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -103,16 +102,6 @@ def test_every_run_of_a_level_is_reported_under_its_label(suite: Suite) -> None:
     page = (suite.latest / "report.html").read_text(encoding="utf-8")
     for text in ('id="kvscale-3-2"', ">Level 3-2:", "over time, level 3-2</title>"):
         assert text in page
-
-
-def test_under_xdist_the_rounds_are_run_in_order_on_one_worker(suite: Suite) -> None:
-    result = suite.quick(
-        "--kvscale-repeat=2", "--kvscale-cooldown=0", "-v", levels="2,3", workers=2
-    )
-    result.assert_outcomes(passed=4)
-    assert labels(suite) == ["2", "3", "2-2", "3-2"]
-    lines = [line for line in result.outlines if "PASSED" in line]
-    assert len({re.match(r"\[(gw\d)\]", line)[1] for line in lines}) == 1  # type: ignore[index]
 
 
 def test_labels_are_those_of_the_tests_ids(suite: Suite) -> None:
