@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import math
 import resource
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,7 +92,7 @@ class LevelPlan:
     recording: Path | None = None
     label: str = ""
     """What this run of the level is called, if not by its number: `400-2`."""
-    meanwhile: Callable[[], Awaitable[None]] | None = None
+    meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None
     """What is done while all VMIs run, before anything is deleted; not if one of them does not."""
     keep_if: Callable[[], bool] | None = None
     """Whether to leave what was created, asked when the level has ended by itself."""

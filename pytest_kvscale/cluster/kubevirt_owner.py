@@ -49,9 +49,8 @@ def owned_by(kubevirt: Object, instead: str = NOT_TUNED) -> str:
     owners = [str(each.get("kind")) for each in metadata.get("ownerReferences") or []
               if each.get("controller")]  # fmt: skip
     if owners:
-        return (
-            f"{name} is owned by a {owners[0]}, which would undo a change: "
-            + instead.format(where="there")
+        return f"{name} is owned by a {owners[0]}, which would undo a change: " + instead.format(
+            where="there"
         )
     marks = {**labels, **(metadata.get("annotations") or {})}
     tool = next((tool for mark, tool in _MARKS.items() if mark in marks), "")
@@ -59,9 +58,8 @@ def owned_by(kubevirt: Object, instead: str = NOT_TUNED) -> str:
         writers = [str(each.get("manager")) for each in metadata.get("managedFields") or []]
         tool = next((_WRITERS[each] for each in writers if each in _WRITERS), "")
     if tool:
-        return (
-            f"{name} is kept by {tool}, which would undo a change: "
-            + instead.format(where="in its repository")
+        return f"{name} is kept by {tool}, which would undo a change: " + instead.format(
+            where="in its repository"
         )
     return ""
 
