@@ -329,7 +329,7 @@ class LevelRun:
         self.ended = "interrupted"
         await unless(failing, self._plan.meanwhile())
         await unless(failing, look_again([*self._followers.values()]))
-        self.ended = "what was done meanwhile is over"
+        self.ended = "held to the end"
 
     def _all_run(self) -> bool:
         return all(each.running for each in self.observer.timelines.values())

@@ -138,23 +138,23 @@ class UpgradeCheck:
         from pytest_kvscale.upgrading import UpgradeFailedError
 
         __tracebackhide__ = True
+        sentence = ""
         try:
             self._run.upgrading.bring(side)
         except UpgradeFailedError as problem:
-            pytest.fail(str(problem), pytrace=False)
+            sentence = str(problem)
         except AbandonedError as abandoned:
             pytest.exit(str(abandoned), returncode=2)
+        if sentence:
+            pytest.fail(sentence, pytrace=False)
 
     def check(self, step: Step) -> None:
         """Assert that this change of version was rolled out, and that no VMI was lost in it."""
-        from pytest_kvscale.upgrading import UpgradeFailedError
-
         __tracebackhide__ = True
         self.bring(step.to)
-        try:
-            made = self._run.upgrading.step(step.nth)
-        except UpgradeFailedError as problem:
-            pytest.fail(str(problem), pytrace=False)
+        made = self._run.upgrading.step(step.nth)
+        if made is None:
+            pytest.fail("KubeVirt was not brought to that version", pytrace=False)
         made.told = True
         if made.lost:
             pytest.fail(made.lost, pytrace=False)
@@ -170,7 +170,7 @@ def kv_upgrade(pytestconfig: pytest.Config, kv_tuning: list[Change]) -> Iterator
     try:
         untold = run.upgrading.end()
     except UpgradeFailedError as problem:
-        pytest.fail(str(problem), pytrace=False)
+        untold = str(problem)
     if untold:
         pytest.fail(untold, pytrace=False)
 

@@ -400,11 +400,20 @@ class Run:
         """Put back what `tune` changed; returns what others have changed since, which stays."""
         if self._tuner is None or self._connection is None:
             return []
-        # What was changed last is undone first.
-        self.upgrading.undo()
+        from pytest_kvscale.cluster.tuning import TuningError
+        from pytest_kvscale.upgrading import UpgradeFailedError
+
+        stuck = ""
+        try:
+            self.upgrading.undo()  # What was changed last is undone first.
+        except UpgradeFailedError as problem:
+            stuck = str(problem)
         if self._tuner.made and self.undoing.is_done_by_others():
             self._tuner.leave()
-        return self._connection.run(self._tuner.put_back())
+        left = self._connection.run(self._tuner.put_back())
+        if stuck:
+            raise TuningError(stuck)
+        return left
 
     def drift(self) -> list[str]:
         """The KubeVirt settings that are not what they were when the levels began."""

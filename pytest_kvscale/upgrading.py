@@ -74,6 +74,10 @@ class Upgrading:
         self.after: Json | None = None
         """The cluster after it, once it was there."""
         self._failure = ""
+        self.failed = ""
+        """What failed, if KubeVirt could not be brought to a version."""
+        self._gave_up = False
+        """It could not be undone."""
 
     def want(self, compared: bool) -> None:
         """Make it the run of an upgrade; whether levels are measured, and its sides compared."""
@@ -177,14 +181,9 @@ class Upgrading:
         else:
             self._return()
 
-    def step(self, nth: int) -> Step:
-        """What came of the n-th change of version (from 1), which was made before.
-
-        Raises `UpgradeFailedError` if there was none.
-        """
-        if len(self._steps) < nth:
-            raise UpgradeFailedError(self._failure or "KubeVirt was not brought to that version")
-        return self._steps[nth - 1]
+    def step(self, nth: int) -> Step | None:
+        """What came of the n-th change of version (from 1); None: there was none."""
+        return self._steps[nth - 1] if nth <= len(self._steps) else None
 
     def _upgrade(self) -> None:
         run, way = self._run, self._way
@@ -194,7 +193,9 @@ class Upgrading:
         self._steps.append(step)
         run.tell(f"upgrading KubeVirt from {step.before} to {way.to or 'another version'}")
         try:
-            if run.settings.upgrade_vmis:
+            if run.turn_is_lost:
+                step.problem = "our turn on the cluster is lost"
+            elif run.settings.upgrade_vmis:
                 self._upgrade_beside_vmis(step)
             else:
                 run.levels.note_end(run.connection.run(self._make(step)))
@@ -236,7 +237,7 @@ class Upgrading:
         self._has_changed("before")
 
     def _fail(self, step: Step, what: str) -> None:
-        self._failure = f"{what}: {step.problem}"
+        self.failed, self._failure = what, f"{what}: {step.problem}"
         raise UpgradeFailedError(self._failure)
 
     def _has_changed(self, side: Side) -> None:
@@ -305,7 +306,7 @@ class Upgrading:
 
     def undo(self) -> None:
         """Undo an upgrade that is still noted: it broke off. Raises `UpgradeFailedError`."""
-        if "_upgrader" not in vars(self) or not self._upgrader.is_under_way:
+        if "_upgrader" not in vars(self) or self._gave_up or not self._upgrader.is_under_way:
             return
         from pytest_kvscale.cluster.upgrade import UpgradeError
 
@@ -318,6 +319,7 @@ class Upgrading:
             left = run.connection.run(self._upgrader.undo())
         except UpgradeError as problem:
             # It stays noted: the end of the run tries again, or the next run.
+            self._gave_up = True
             raise UpgradeFailedError(f"the upgrade was not undone: {problem}") from None
         for each in left:
             run.tell(each)
