@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from pytest_kvscale import comparing, keeping
 from pytest_kvscale.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         "Undo what runs left, then remove the namespace kvscale-system with its lease and the "
         "memory of the last level: all that stays of runs on a cluster.",
     )  # fmt: skip
+    comparing.add_to(commands)
+    keeping.add_to(commands)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))

@@ -6,7 +6,7 @@ case for each, and a run in which something could not be judged is not green.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,17 +57,36 @@ class ComparisonItem(JudgedItem):
         return run.comparing.judged(self.level, self._key)
 
 
-def append(
-    session: pytest.Session, run: Run, items: list[pytest.Item], levels: Sequence[int]
-) -> None:
-    """Append a test for each metric of each level, and for its failures, if the run is compared."""
+class CalibrationItem(JudgedItem):
+    """Whether the runs of a level can be used as a calibration."""
+
+    def __init__(self, *, level: int, **more: Any) -> None:
+        super().__init__(**more)
+        self.level = level
+
+    def judged(self, run: Run) -> Judged:
+        """See `JudgedItem`."""
+        return run.calibrating.judged(self.level)
+
+
+def comparisons(
+    session: pytest.Session, run: Run, levels: Sequence[int]
+) -> Iterator[ComparisonItem]:
+    """A test for each metric of each level, and for its failures, if the run is compared."""
     if not levels or not run.comparing.is_wanted:
         return
-    items += [
-        ComparisonItem.from_parent(
-            session, name=name, nodeid=f"{GROUP}::{name}", level=level, key=key
+    for level in levels:
+        for key in run.comparing.what():
+            name = f"comparison[{level} {key}]"
+            yield ComparisonItem.from_parent(
+                session, name=name, nodeid=f"{GROUP}::{name}", level=level, key=key
+            )
+
+
+def calibrations(session: pytest.Session, levels: Sequence[int]) -> Iterator[CalibrationItem]:
+    """A test for each level that is calibrated."""
+    for level in levels:
+        name = f"calibration[{level}]"
+        yield CalibrationItem.from_parent(
+            session, name=name, nodeid=f"{GROUP}::{name}", level=level
         )
-        for level in levels
-        for key in run.comparing.what()
-        for name in (f"comparison[{level} {key}]",)
-    ]

@@ -11,12 +11,13 @@ from typing import TypedDict
 import pytest
 from _pytest.mark import expression
 
-from pytest_kvscale import options
-from pytest_kvscale.after_levels import ComparisonItem, JudgedItem
+from pytest_kvscale import calibrating, options
+from pytest_kvscale.after_levels import CalibrationItem, ComparisonItem, JudgedItem
 from pytest_kvscale.errors import ConfigurationError
+from pytest_kvscale.options import Settings
 
 LEVEL = "density_level"
-MARKER = "density"
+MARKER, CALIBRATION = "density", "calibration"
 UPGRADE = "kv_upgrade"
 _FIXTURES = frozenset(
     {LEVEL, "density_run", "kv_cluster", "kv_node", "kv_namespace", "kv_tuning", UPGRADE}
@@ -46,13 +47,17 @@ class Nth:
         return level_label(self.level, self.times)
 
 
-def parametrize(metafunc: pytest.Metafunc, levels: Sequence[int], repeat: int) -> None:
+def parametrize(metafunc: pytest.Metafunc, settings: Settings) -> None:
     """Give a test its runs of each level: of those of its marker, else of those of the settings.
 
     They go in rounds: what changes while the tests run befalls all levels alike.
     """
     if LEVEL not in metafunc.fixturenames:
         return
+    levels, repeat = settings.levels, settings.repeat
+    if metafunc.definition.get_closest_marker(CALIBRATION) is not None:
+        levels = levels if "levels" in settings.given else (calibrating.LEVEL,)
+        repeat = repeat if "repeat" in settings.given else calibrating.RUNS
     marker = metafunc.definition.get_closest_marker(MARKER)
     if marker is not None and (marker.args or marker.kwargs):
         levels = _marker_levels(marker, metafunc.definition.nodeid)
@@ -111,9 +116,14 @@ def levels_of(items: Iterable[pytest.Item]) -> list[int]:
     return [level for item in items if (level := level_of(item)) is not None]
 
 
-def levels_run(items: Iterable[pytest.Item]) -> list[int]:
-    """The levels that tests say they run, each once."""
-    return [*dict.fromkeys(levels_of(item for item in items if runs_levels(item)))]
+def levels_run(items: Iterable[pytest.Item]) -> tuple[list[int], list[int]]:
+    """The levels that tests say they run, each once: of ordinary tests, and of calibrations."""
+    found: tuple[dict[int, None], dict[int, None]] = {}, {}
+    for item in items:
+        level = level_of(item)
+        if level is not None and runs_levels(item):
+            found[item.get_closest_marker(CALIBRATION) is not None][level] = None
+    return [*found[0]], [*found[1]]
 
 
 def suites_of(items: Iterable[pytest.Item]) -> list[Path]:
@@ -136,6 +146,8 @@ class Found(TypedDict):
     """They are of an upgrade."""
     left_out: int
     """How many tests of an upgrade are not run, because none was asked for."""
+    calibrated: list[int]
+    """The levels of a calibration, each once."""
 
 
 def found(items: Sequence[pytest.Item], left_out: int = 0) -> Found:
@@ -148,6 +160,7 @@ def found(items: Sequence[pytest.Item], left_out: int = 0) -> Found:
         )],
         "upgrade": any(is_of_upgrade(each) for each in items),
         "left_out": left_out,
+        "calibrated": [each.level for each in items if isinstance(each, CalibrationItem)],
     }  # fmt: skip
 
 

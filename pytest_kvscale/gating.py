@@ -156,7 +156,7 @@ class Comparing:
         try:
             before, after = self.sides()
             found = compare(
-                before, after, self._rules(), self.calibration, may_differ,
+                before, after, self.rules, self.calibration, may_differ,
                 levels=[each["level"]["level"] for each in levels.reports],
             )  # fmt: skip
         except ConfigurationError as problem:
@@ -173,7 +173,9 @@ class Comparing:
 
         return samples.level_runs(self.sides()[1])
 
-    def _rules(self) -> Rules:
+    @property
+    def rules(self) -> Rules:
+        """By which rules changes are judged."""
         from pytest_kvscale.judge.change import Rules
 
         return Rules(relative=self._run.settings.relative)

@@ -18,7 +18,7 @@ from pytest_kvscale.errors import ConfigurationError
 MOST_BYTES = 64 * 2**20
 """The largest file that is read: a run of 50 levels needs about 1 MB."""
 _DEEPEST = 64
-_UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]")
+_UNSHOWABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _HALF = re.compile(r"[\ud800-\udfff]")
 """Half a character: Python holds it, no file can."""
 
@@ -37,6 +37,22 @@ def read(path: Path) -> Any:
     except OSError as problem:
         raise ConfigurationError(f"{path} cannot be read: {problem.strerror or problem}") from None
     return parse(data, str(path))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file of text, the old one being replaced at once, and its folder if need be.
+
+    Raises `ConfigurationError` if that cannot be.
+    """
+    new = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+    except OSError as problem:
+        raise ConfigurationError(
+            f"{path} cannot be written: {problem.strerror or problem}"
+        ) from None
 
 
 def parse(data: bytes, where: str) -> Any:
@@ -106,7 +122,7 @@ def _whole(word: str) -> int:
 
 
 def _brief(text: str) -> str:
-    shown = repr(showable(_HALF.sub("\N{REPLACEMENT CHARACTER}", text)))
+    shown = repr(showable(text))
     return shown if len(shown) <= 40 else f"{shown[:30]}…'"
 
 

@@ -17,7 +17,7 @@ from pytest_kvscale.cluster.journal_level import Noted
 from pytest_kvscale.collection import level_label
 from pytest_kvscale.density import LevelPlan, LevelRun, stall_after
 from pytest_kvscale.judge.objectives import NO_OBJECTIVES, Objectives
-from pytest_kvscale.judge.verdict import DensityResult, judge
+from pytest_kvscale.judge.verdict import CANNOT_FIT, CHANGED, KEPT, DensityResult, judge
 from pytest_kvscale.measure.counted import NOT_COUNTED
 from pytest_kvscale.measure.figures import occupancy
 from pytest_kvscale.report.results import SCHEMA, level_object
@@ -56,6 +56,8 @@ class Levels:
         """How many levels' tests have ended."""
         self.beside: Json = {}
         """What else stands in the results, by its key."""
+        self.summary: list[str] = []
+        """What else stands in the summary: sections in Markdown."""
         self._canary: Json | None = None
         self._stopped = ""
 
@@ -164,7 +166,7 @@ class Levels:
     def _say_kept(self, level: int) -> str:
         """Nothing more can run beside what is kept."""
         run = self._run
-        where = f"its objects are kept in the namespace {run.namespace} (--kvscale-keep)"
+        where = f"{KEPT} {run.namespace} (--kvscale-keep)"
         self._stopped = f"level {level} failed, and {where}"
         return f"{where}: python -m pytest_kvscale recover removes them"
 
@@ -203,7 +205,7 @@ class Levels:
         running = LevelRun(run.connection.client, self._plan(level, ()), run.take_turn(wait=False))
         problem = f"{foreseen.forecast.text()} (--kvscale-force runs it all the same)"
         result = judge(
-            level, running.figures(), objectives, ended="not begun: it cannot fit",
+            level, running.figures(), objectives, ended=CANNOT_FIT,
             problem=problem, harness=running.harness(), cooldown=self._resting.as_json(),
         )  # fmt: skip
         self._keep(result, running, label, foreseen)
@@ -215,7 +217,7 @@ class Levels:
             found = self._run.drift()
         except (ApiError, LostConnectionError, TimeoutError) as problem:
             found = [f"they could not be read: {problem or 'no answer in time'}"]
-        return [f"KubeVirt's settings have changed ({when} the level): {each}" for each in found]
+        return [f"{CHANGED} ({when} the level): {each}" for each in found]
 
     def _notes(self, what: str, plan: LevelPlan) -> Noted:
         run = self._run
@@ -395,11 +397,10 @@ class Levels:
 
         results, run = self.results(), self._run
         run.folder.write_results(results)
-        run.folder.write_summary(
-            markdown.summary(
-                results["run"], results["cluster"], self.reports, run.comparing.comparison
-            )
+        text = markdown.summary(
+            results["run"], results["cluster"], self.reports, run.comparing.comparison
         )
+        run.folder.write_summary("\n".join([text, *self.summary]))
 
     def _left(self, running: LevelRun) -> str:
         """What is left when nobody waits for the deletion any more."""

@@ -99,7 +99,7 @@ class Settings:
     """How many VMIs run during the upgrade."""
     record: bool = False
     strict: bool = False
-    given: frozenset[str] = frozenset()
+    given: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
     """Which settings were given, by their names here."""
 
     def absolute(self) -> Settings:

@@ -44,6 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "density(levels=...): a density test; levels replaces --kvscale-levels"
     )
+    config.addinivalue_line(
+        "markers",
+        "calibration: equal runs, to learn how far they lie apart; of level 100, ten times, unless "
+        "--kvscale-levels and --kvscale-repeat are given",
+    )
     config.pluginmanager.register(Hooks(config), "kvscale-hooks")
 
 
@@ -86,7 +91,7 @@ class Hooks:
         """One test for each run of a density level."""
         settings = self._run.settings
         try:
-            collection.parametrize(metafunc, settings.levels, settings.repeat)
+            collection.parametrize(metafunc, settings)
         except ConfigurationError as problem:
             self._problem = self._problem or str(problem)
             metafunc.parametrize(collection.LEVEL, settings.levels, indirect=True)
@@ -114,7 +119,9 @@ class Hooks:
             return result
         if left_out:
             config.hook.pytest_deselected(items=left_out)
-        after_levels.append(session, self._run, items, collection.levels_run(items))
+        compared, calibrated = collection.levels_run(items)
+        items += after_levels.comparisons(session, self._run, compared)
+        items += after_levels.calibrations(session, calibrated)
         return result
 
     @pytest.hookimpl(tryfirst=True)
@@ -149,7 +156,7 @@ class Hooks:
             upgrading.left_out = found["left_out"]
             if found["upgrade"] and not upgrading.is_wanted:
                 upgrading.want(bool(found["compared"]))  # A controller has seen no test.
-            self._run.check(suites, found["levels"], found["compared"])
+            self._run.check(suites, found["levels"], found["compared"], found["calibrated"])
             self._files = ReportFiles(session.config, self._run)
             self._files.begin(session)
         except ConfigurationError as mistake:

@@ -20,6 +20,7 @@ from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.options import Settings
 
 if TYPE_CHECKING:
+    from pytest_kvscale.calibrating import Calibrating
     from pytest_kvscale.cluster.choose import Connection, Identity
     from pytest_kvscale.cluster.facts import ClusterFacts
     from pytest_kvscale.cluster.lease import Turn
@@ -138,6 +139,13 @@ class Run:
 
         return Upgrading(self)
 
+    @functools.cached_property
+    def calibrating(self) -> Calibrating:
+        """The calibration, if this run is one."""
+        from pytest_kvscale.calibrating import Calibrating
+
+        return Calibrating(self)
+
     @property
     def tuning_name(self) -> str:
         """The tuning that is applied."""
@@ -167,12 +175,16 @@ class Run:
     # Connecting -----------------------------------------------------------------------------
 
     def check(
-        self, suites: Sequence[Path], levels: Sequence[int], compared: Sequence[int] = ()
+        self,
+        suites: Sequence[Path],
+        levels: Sequence[int],
+        compared: Sequence[int] = (),
+        calibrated: Sequence[int] = (),
     ) -> None:
         """Find out whether the run can begin: every file it needs, the cluster, and our turn.
 
         Raises `ConfigurationError`. `suites` are the folders the density tests lie in; `compared`
-        are the levels that are compared with others.
+        are the levels that are compared with others, `calibrated` those of a calibration.
         """
         from pytest_kvscale.cluster import prometheus, tuning
 
@@ -184,13 +196,15 @@ class Run:
         self.comparing.read()
         if self.upgrading.is_wanted:
             self.upgrading.check_settings()
+        self.calibrating.check(levels, calibrated)
         if self.settings.prometheus not in ("auto", "none"):
             prometheus.by_url(self.settings.prometheus, self._prometheus_access())
         self._check_permissions()
         place = self.place
         for level in dict.fromkeys(levels):
             templates.level(level, place)
-        self.comparing.check(compared)
+        if not calibrated or compared:
+            self.comparing.check(compared)
         self._levels = list(levels)  # Each as often as it is run.
         self.folder.make()
         if not self.settings.plan:

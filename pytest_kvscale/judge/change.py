@@ -25,6 +25,8 @@ class Metric:
     worse: Literal["higher", "lower"]
     practical: float
     """The least change that anybody would care about, in `unit`."""
+    resolution: float = 0.0
+    """The steps it is told in, in `unit`, where noise may hide in them: 1 for whole seconds."""
 
 
 @dataclasses.dataclass(frozen=True)

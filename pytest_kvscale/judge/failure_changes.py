@@ -146,9 +146,13 @@ def _p(seen: _Seen) -> float:
     import numpy as np
     from scipy import stats
 
-    if len(seen.before) + len(seen.after) == 2:
-        return 0.5
-    ranks = stats.rankdata([*seen.before, *seen.after])
+    everything = [*seen.before, *seen.after]
+    # Where a side is one run, its place among all runs decides; the library wants two.
+    if len(seen.after) == 1:
+        return sum(each >= seen.after[0] for each in everything) / len(everything)
+    if len(seen.before) == 1:
+        return sum(each <= seen.before[0] for each in everything) / len(everything)
+    ranks = stats.rankdata(everything)
     found = stats.permutation_test(
         (ranks[len(seen.before) :], ranks[: len(seen.before)]),
         lambda after, _before, axis: np.sum(after, axis=axis),

@@ -66,6 +66,11 @@ class RunFile:
     """Of the embedded cluster."""
 
     @property
+    def is_of_upgrade(self) -> bool:
+        """Whether it is one side of an upgrade's run."""
+        return ":" in self.id
+
+    @property
     def began(self) -> float | None:
         """When it began, in POSIX seconds."""
         if self.started is None:

@@ -17,6 +17,15 @@ from typing import Any, Literal
 
 from pytest_kvscale.judge.change import Metric, Noise, Pair, Sample
 from pytest_kvscale.judge.runs import RunFile
+from pytest_kvscale.judge.verdict import (
+    CANNOT_FIT,
+    CHANGED,
+    KEPT,
+    LATE,
+    SETTLED,
+    STALLED,
+    TIME_UP,
+)
 
 RUNNING_P50 = Metric("Running.p50", "p50 creation to Running", "s", "higher", 1.0)
 RUNNING_P95 = Metric("Running.p95", "p95 creation to Running", "s", "higher", 1.0)
@@ -26,10 +35,8 @@ METRICS = (RUNNING_P50, RUNNING_P95, DELETION_P95, REQUESTS)
 COMPONENTS = ("virt-api", "virt-controller", "virt-handler")
 """Whose requests are counted: KubeVirt's own, of which there is one set whatever asks for VMIs."""
 
-_WHOLE = ("settled after ", "time was up after ", "nothing progressed for ")
-_REFUSED = "not begun: it cannot fit"
-_DOUBTS = ("creates were sent up to ", "KubeVirt's settings have changed (")
-_KEPT = "its objects are kept in the namespace "
+_WHOLE = (SETTLED, TIME_UP, STALLED)
+_DOUBTS = (LATE, CHANGED)
 _WALLS = {"memory": "MemoryLimit", "cpu": "CpuLimit", "pods": "PodLimit",
           "addresses": "PodIPExhausted"}  # fmt: skip
 
@@ -108,7 +115,7 @@ class LevelRun:
             self.level["left_behind"] > 0
             and self.level["deletion"]["censored"] > 0
             and self.level["test"] is not None
-            and not any(each.startswith(_KEPT) for each in reasons)
+            and not any(each.startswith(KEPT) for each in reasons)
         )
 
 
@@ -130,7 +137,7 @@ def level_runs(runs: Iterable[RunFile]) -> list[LevelRun]:
 
 def _standing(level: Mapping[str, Any]) -> tuple[Standing, str]:
     ended = level["ended"]
-    if ended == _REFUSED:
+    if ended == CANNOT_FIT:
         return "refused", "it was refused: it cannot fit"
     if not ended.startswith(_WHOLE):
         return "no", f"it was cut short: {ended}"
