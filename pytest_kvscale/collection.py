@@ -18,7 +18,10 @@ from pytest_kvscale.options import Settings
 
 LEVEL = "density_level"
 MARKER = "density"
-_FIXTURES = frozenset({LEVEL, "density_run", "kv_cluster", "kv_node", "kv_namespace", "kv_tuning"})
+UPGRADE = "kv_upgrade"
+_FIXTURES = frozenset(
+    {LEVEL, "density_run", "kv_cluster", "kv_node", "kv_namespace", "kv_tuning", UPGRADE}
+)
 _TOKEN = re.compile(r"[\w:+\-.\[\]\\/=\"']+")
 _OURS = "kvscale:density:"
 CALIBRATION = "calibration"
@@ -85,6 +88,11 @@ def is_ours(item: pytest.Item) -> bool:
     )
 
 
+def is_of_upgrade(item: pytest.Item) -> bool:
+    """Whether a test is one of an upgrade: before it, after it, or of itself."""
+    return UPGRADE in getattr(item, "fixturenames", ())
+
+
 def runs_levels(item: pytest.Item) -> bool:
     """Whether a test runs density levels, as far as can be told before."""
     return "density_run" in getattr(item, "fixturenames", ()) and not item.get_closest_marker(
@@ -138,9 +146,13 @@ class Found(TypedDict):
     """The levels they run, each as often as it is run."""
     compared: list[int]
     """The levels that are compared with others, each once."""
+    upgrade: bool
+    """They are of an upgrade."""
+    left_out: int
+    """How many tests of an upgrade are not run, because none was asked for."""
 
 
-def found(items: Sequence[pytest.Item]) -> Found:
+def found(items: Sequence[pytest.Item], left_out: int = 0) -> Found:
     """What there is of our tests."""
     return {
         "suites": [str(each) for each in suites_of(items)],
@@ -149,6 +161,8 @@ def found(items: Sequence[pytest.Item]) -> Found:
         "compared": [*dict.fromkeys(
             each.level for each in items if isinstance(each, ComparisonItem)
         )],
+        "upgrade": any(is_of_upgrade(each) for each in items),
+        "left_out": left_out,
     }  # fmt: skip
 
 

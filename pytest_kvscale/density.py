@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import math
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,6 +92,8 @@ class LevelPlan:
     recording: Path | None = None
     label: str = ""
     """What this run of the level is called, if not by its number: `400-2`."""
+    meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None
+    """What is done while all VMIs run, before anything is deleted; not if one of them does not."""
     keep_if: Callable[[], bool] | None = None
     """Whether to leave what was created, asked when the level has ended by itself."""
 
@@ -260,6 +262,7 @@ class LevelRun:
             creating = asyncio.create_task(self._create(deadline), name="creating")
             try:
                 await self._wait_for_end(creating, failing, deadline)
+                await self._hold(failing)
             finally:
                 creating.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -319,11 +322,22 @@ class LevelRun:
         if lost.done():
             self.problem = lost.result()
 
+    async def _hold(self, failing: asyncio.Task[None]) -> None:
+        """Do what is to be done while all VMIs run; one that ends meanwhile is lost."""
+        if self._plan.meanwhile is None or self.problem or not self._all_run():
+            return
+        self.ended = "interrupted"
+        await unless(failing, self._plan.meanwhile())
+        await unless(failing, look_again([*self._followers.values()]))
+        self.ended = "held to the end"
+
+    def _all_run(self) -> bool:
+        return all(each.running for each in self.observer.timelines.values())
+
     async def _look(self) -> None:
         """Have what the level is judged by listed again."""
         # Events explain failures, and nothing else.
-        all_run = all(each.running for each in self.observer.timelines.values())
-        streams = self._objects() if all_run else self._followers
+        streams = self._objects() if self._all_run() else self._followers
         await look_again([self._followers[each] for each in streams])
 
     # Ending ---------------------------------------------------------------------------------

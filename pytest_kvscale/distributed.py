@@ -38,11 +38,11 @@ class Notes:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def leave(self, worker: str, items: Sequence[pytest.Item], problem: str) -> None:
+    def leave(self, worker: str, items: Sequence[pytest.Item], problem: str, left_out: int) -> None:
         """Write it down (in a worker)."""
         content = {
             "ids": [item.nodeid for item in items],
-            "tests": found(items),
+            "tests": found(items, left_out),
             "problem": problem,
             "pid": os.getpid(),
         }
@@ -199,6 +199,6 @@ class Worker:
         self._notes = Notes(Path(given[_KEY]["notes"]))
         self._id: str = given["workerid"]
 
-    def found(self, items: Sequence[pytest.Item], problem: str) -> None:
+    def found(self, items: Sequence[pytest.Item], problem: str, left_out: int) -> None:
         """Let the controller know of tests of ours, or of what is wrong with them."""
-        self._notes.leave(self._id, items, problem)
+        self._notes.leave(self._id, items, problem, left_out)

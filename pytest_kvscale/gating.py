@@ -25,6 +25,8 @@ Json = dict[str, Any]
 FAILURES = "failures"
 _BY_TUNING = ("settings", "settings.*", "node.devices")
 """What a tuning may change before the first level."""
+_BY_UPGRADE = ("node.devices",)
+"""What a version of KubeVirt decides, where no setting does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,10 +150,15 @@ class Comparing:
         from pytest_kvscale.judge.comparison import compare
 
         settings, levels = self._run.settings, self._run.levels
+        may_differ = settings.may_differ
+        if self._own_before:
+            if self._run.upgrading.failed:
+                return None, f"nothing was compared: {self._run.upgrading.failed}"
+            may_differ = (*may_differ, *_BY_UPGRADE)
         try:
             before, after = self.sides()
             found = compare(
-                before, after, self._rules(), self.calibration, settings.may_differ,
+                before, after, self._rules(), self.calibration, may_differ,
                 levels=[each["level"]["level"] for each in levels.reports],
             )  # fmt: skip
         except ConfigurationError as problem:

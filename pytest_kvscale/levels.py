@@ -24,6 +24,7 @@ from pytest_kvscale.report.results import SCHEMA, level_object
 from pytest_kvscale.resting import Resting
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from pytest_kvscale.cluster.preflight import Plan
@@ -135,11 +136,16 @@ class Levels:
         return result
 
     def _label(self, level: int, times: int) -> str:
-        """What a run of a level is called: as its test, or by a number that no test has."""
-        label, beyond = level_label(level, times), max(times, self._run.settings.repeat)
+        """What a run of a level is called: as its test, or by a number that no test has.
+
+        Those of the two sides of an upgrade are told apart: `before-400`, `after-400`.
+        """
+        side = self._run.upgrading.side
+        prefix = "" if side is None else f"{side}-"
+        label, beyond = prefix + level_label(level, times), max(times, self._run.settings.repeat)
         while label in self._labels:
             beyond += 1
-            label = level_label(level, beyond)
+            label = prefix + level_label(level, beyond)
         self._labels.add(label)
         return label
 
@@ -283,6 +289,53 @@ class Levels:
         self.write_results()
         return result
 
+    # While KubeVirt is brought to another version -------------------------------------------
+
+    def hold(
+        self, number: int, meanwhile: Callable[[], Coroutine[Any, Any, None]], label: str, what: str
+    ) -> DensityResult:
+        """Have so many VMIs run while something is done: watched, and not measured.
+
+        It is not done if one of them does not come to run; the result says which were lost, or
+        never ran. Raises `RunStoppedError` if nothing may be created.
+        """
+        run = self._run
+        run.begin()
+        self._go_on()
+        if self._canary is None:
+            self._resting.begin()
+            self._prove_the_way()
+        objects = run.templates.level(number, run.place, "upgrade")
+        plan = dataclasses.replace(self._plan(number, objects), meanwhile=meanwhile, label=label)
+        notes, turn = self._notes(what, plan), run.take_turn(wait=False)
+        running = LevelRun(run.connection.client, plan, turn, notes)
+        problem = ""
+        try:
+            run.connection.run(running.run())
+        except KeyboardInterrupt:
+            problem = "it was interrupted"
+            if running.is_abandoned:
+                run.undoing.abandoned = True
+                raise AbandonedError(self._left(running)) from None
+            raise
+        finally:
+            result = judge(
+                number, running.figures(), NO_OBJECTIVES, None, running.ended,
+                running.problem or problem, left=running.left(),
+            )  # fmt: skip
+            run.folder.write_level(result, label)
+            self.note_end(running.end)
+        return result
+
+    def note_end(self, at: float | None) -> None:
+        """Something that the cluster has to rest from has ended (loop time)."""
+        self._resting.ended(at)
+
+    def has_another_version(self) -> None:
+        """The way has to be proven again: launchers have another image, and may need more."""
+        self._canary = None
+        self._run.foreseeing.preflight.forget()
+
     # What is kept ---------------------------------------------------------------------------
 
     def _keep(self, result: DensityResult, running: LevelRun, label: str, plan: Plan) -> None:
@@ -293,6 +346,7 @@ class Levels:
             "label": label,
             "level": {
                 **level_object(result, label),
+                **({} if self._run.upgrading.side is None else {"side": self._run.upgrading.side}),
                 "began": self._date(running.began),
                 "preflight": plan.as_json(),
             },
@@ -332,7 +386,7 @@ class Levels:
         return {
             "schema": SCHEMA,
             "run": self._run_object(),
-            "cluster": self._run.cluster_object(),
+            "cluster": self._run.upgrading.after or self._run.cluster_object(),
             "levels": [each["level"] for each in self.reports],
             **self.beside,
         }

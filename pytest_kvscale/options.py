@@ -86,6 +86,17 @@ class Settings:
     """The least relative change that fails."""
     summary: Path | None = None
     """A file to which the Markdown summary is appended."""
+    upgrade_to: str | None = None
+    """The version of KubeVirt that suites/upgrade brings the cluster to."""
+    upgrade_registry: str | None = None
+    upgrade_command: str | None = dataclasses.field(default=None, repr=False)
+    """A program that upgrades KubeVirt; None: its CR is changed."""
+    upgrade_back: bool = False
+    """Whether to return to the former version."""
+    upgrade_back_command: str | None = dataclasses.field(default=None, repr=False)
+    upgrade_timeout: float = 1800.0
+    upgrade_vmis: int = 10
+    """How many VMIs run during the upgrade."""
     record: bool = False
     strict: bool = False
     given: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
@@ -170,6 +181,14 @@ def count(text: str) -> int:
     value: int = _number(text, int, "a whole number above 0")
     if value < 1:
         raise ValueError(f"{text!r} is too small: expected a whole number above 0")
+    return value
+
+
+def amount(text: str) -> int:
+    """A whole number, 0 or more."""
+    value: int = _number(text, int, "a whole number, 0 or more")
+    if value < 0:
+        raise ValueError(f"{text!r} is too small: expected a whole number, 0 or more")
     return value
 
 
@@ -437,6 +456,51 @@ OPTIONS: tuple[Option, ...] = (
         path,
         "a file to which a summary in Markdown is appended, e.g. $GITHUB_STEP_SUMMARY",
         "FILE",
+    ),
+    Option(
+        "upgrade-to",
+        name,
+        "suites/upgrade: the version KubeVirt is upgraded to, as the KubeVirt CR's imageTag has it",
+        "VERSION",
+    ),
+    Option(
+        "upgrade-registry",
+        name,
+        "where that version's images come from: the KubeVirt CR's imageRegistry (default: from "
+        "where they came before)",
+        "REGISTRY",
+    ),
+    Option(
+        "upgrade-command",
+        name,
+        "a program that upgrades KubeVirt, instead of a change of its CR; run without a shell, "
+        "with KVSCALE_FROM and KVSCALE_TO (and KUBECONFIG, as given) in its environment",
+        "COMMAND",
+    ),
+    Option(
+        "upgrade-back",
+        yes,
+        "return to the former version: between the rounds of --kvscale-repeat, so that they are "
+        "interleaved (before, after, after, before, ...), and at the end",
+        flag=True,
+    ),
+    Option(
+        "upgrade-back-command",
+        name,
+        "the program that does so, where one has upgraded; it undoes an upgrade that failed, too",
+        "COMMAND",
+    ),
+    Option(
+        "upgrade-timeout",
+        patience,
+        "longest wait for a version to be rolled out (default: 30m)",
+        "TIME",
+    ),
+    Option(
+        "upgrade-vmis",
+        amount,
+        "VMIs that run on the node during the upgrade and must not be lost (default: 10)",
+        "N",
     ),
     Option("record", yes, "write a recording of each level, for replay", flag=True),
     Option("strict", yes, "let an inconclusive level or comparison fail", flag=True),

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_kvscale import after_levels, collection, options, state
+from pytest_kvscale import after_levels, collection, options, state, upgrade_tests
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.fixtures import (  # noqa: F401 - pytest finds fixtures by name
     density_level,
     density_run,
+    kv_after,
+    kv_before,
     kv_cluster,
     kv_namespace,
     kv_node,
     kv_prometheus,
     kv_settings,
     kv_tuning,
+    kv_upgrade,
+    kv_upgrade_step,
     slo,
 )
 from pytest_kvscale.interrupts import Interrupts
@@ -91,12 +95,13 @@ class Hooks:
         except ConfigurationError as problem:
             self._problem = self._problem or str(problem)
             metafunc.parametrize(collection.LEVEL, settings.levels, indirect=True)
+        upgrade_tests.parametrize(metafunc, settings.repeat, settings.upgrade_back)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
         self, session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
     ) -> Generator[None, None, None]:
-        """Let a number in -k mean a level, and let what is judged of all levels come last."""
+        """Let a number in -k mean a level; put tests of an upgrade in order, then what judges."""
         given = config.option.keyword
         try:
             config.option.keyword = collection.select_levels(items, given)
@@ -107,6 +112,13 @@ class Hooks:
             result = yield
         finally:
             config.option.keyword = given
+        try:
+            left_out = upgrade_tests.arrange(self._run, items)
+        except ConfigurationError as problem:
+            self._problem = self._problem or str(problem)
+            return result
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
         after_levels.append(session, self._run, items, collection.levels_run(items))
         return result
 
@@ -119,10 +131,11 @@ class Hooks:
         if session.testsfailed and not session.config.option.continue_on_collection_errors:
             return  # pytest will run no test.
         if self._worker is not None:
-            self._worker.found(ours, self._problem)
+            self._worker.found(ours, self._problem, self._run.upgrading.left_out)
             self.interrupts.begin()
         elif not session.config.option.collectonly:
-            self.begin(session, collection.found(ours), self._problem)
+            left_out = self._run.upgrading.left_out
+            self.begin(session, collection.found(ours, left_out), self._problem)
 
     def pytest_report_collectionfinish(self) -> list[str]:
         """Say which cluster it is, and whether it is simulated."""
@@ -138,7 +151,10 @@ class Hooks:
             self._run.calibrating.check(found["calibrated"], found["levels"], found["compared"])
             self._run.tell = self._tell
             self.interrupts.begin()
-            suites = [Path(each) for each in found["suites"]]
+            upgrading, suites = self._run.upgrading, [Path(each) for each in found["suites"]]
+            upgrading.left_out = found["left_out"]
+            if found["upgrade"] and not upgrading.is_wanted:
+                upgrading.want(bool(found["compared"]))  # A controller has seen no test.
             self._run.check(suites, found["levels"], found["compared"])
             self._files = ReportFiles(session.config, self._run)
             self._files.begin(session)

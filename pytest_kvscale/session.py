@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_kvscale.metered import Found, Meter
     from pytest_kvscale.report.results import ResultsFolder
     from pytest_kvscale.undoing import Undoing
+    from pytest_kvscale.upgrading import Upgrading
 
 SLO_FILE = "slo.yaml"
 Json = dict[str, Any]
@@ -138,6 +139,13 @@ class Run:
 
         return Comparing(self)
 
+    @functools.cached_property
+    def upgrading(self) -> Upgrading:
+        """The upgrade of this run, if it is one of an upgrade."""
+        from pytest_kvscale.upgrading import Upgrading
+
+        return Upgrading(self)
+
     @property
     def tuning_name(self) -> str:
         """The tuning that is applied."""
@@ -182,6 +190,8 @@ class Run:
         if self.settings.tune is not None:
             tuning.load(self.settings.tune)
         self.comparing.read()
+        if self.upgrading.is_wanted:
+            self.upgrading.check_settings()
         if self.settings.prometheus not in ("auto", "none"):
             prometheus.by_url(self.settings.prometheus, self._prometheus_access())
         self._check_permissions()
@@ -193,7 +203,10 @@ class Run:
         self.folder.make()
         if not self.settings.plan:
             alone = self.connection.shared and not self.take_turn(self.settings.wait).off
-            self.undoing.begin(alone)
+            if self.undoing.begin(alone):
+                self._refresh()  # KubeVirt's settings, or its version, are others now.
+        if self.upgrading.is_wanted:
+            self.upgrading.check()
         self._look_around()
         if self.settings.plan:
             self._plan = list(self.foreseeing.lines([*dict.fromkeys(levels)]))
@@ -209,6 +222,7 @@ class Run:
             makes_namespace=self.makes_namespace,
             tunes=self.tuning_name != "none",
             beside_others=settings.beside_others,
+            upgrades=self.upgrading.is_wanted,
         )
         for each in connection.ask(permissions.check(connection.client, intent)):
             self.tell(f"note: {each}")
@@ -327,7 +341,7 @@ class Run:
             f"kvscale: {identity.text()}",
             f"kvscale: node {node['name']} ({', '.join([*size, node['runtime']])}), {versions}",
             f"kvscale: run {self.id}, namespace {self.namespace}, {vmis}",
-            *(f"kvscale: {each}" for each in self._plan),
+            *(f"kvscale: {each}" for each in (*self.upgrading.header(), *self._plan)),
         ]
 
     def close_unless_shared(self) -> None:
@@ -352,7 +366,7 @@ class Run:
 
     def tune(self) -> list[Change]:
         """Apply the tuning the settings name, once; returns what it changed."""
-        from pytest_kvscale.cluster import facts, tuning
+        from pytest_kvscale.cluster import tuning
         from pytest_kvscale.cluster.tuner import Tuner
 
         if self._tuner is None:
@@ -362,9 +376,20 @@ class Run:
             node = self.facts.node["name"]
             self._tuner = Tuner(self.connection.client, self.undoing.journal, node)
             made = self.connection.run(self._tuner.apply(tuning.load(name)))
-            self._facts = self.connection.run(facts.refresh(self.connection.client, self.facts))
+            self._refresh()
             self._tuning = {"applied": Path(name).stem, "changes": [_change(each) for each in made]}
         return list(self._tuner.made)
+
+    def has_another_version(self) -> None:
+        """KubeVirt was brought to another version: what is known of it is not so any more."""
+        if self._tuner is not None:
+            self.connection.run(self._tuner.upgraded())
+        self._refresh()
+
+    def _refresh(self) -> None:
+        from pytest_kvscale.cluster import facts
+
+        self._facts = self.connection.run(facts.refresh(self.connection.client, self.facts))
 
     @property
     def turn_is_lost(self) -> bool:
@@ -383,9 +408,20 @@ class Run:
         """Put back what `tune` changed; returns what others have changed since, which stays."""
         if self._tuner is None or self._connection is None:
             return []
+        from pytest_kvscale.cluster.tuning import TuningError
+        from pytest_kvscale.upgrading import UpgradeFailedError
+
+        stuck = ""
+        try:
+            self.upgrading.undo()  # What was changed last is undone first.
+        except UpgradeFailedError as problem:
+            stuck = str(problem)
         if self._tuner.made and self.undoing.is_done_by_others():
             self._tuner.leave()
-        return self._connection.run(self._tuner.put_back())
+        left = self._connection.run(self._tuner.put_back())
+        if stuck:
+            raise TuningError(stuck)
+        return left
 
     def drift(self) -> list[str]:
         """The KubeVirt settings that are not what they were when the levels began."""
