@@ -142,6 +142,8 @@ class Found(TypedDict):
     """The folders they lie in."""
     calibrated: list[int]
     """The levels of a calibration, each once."""
+    unnamed: list[str]
+    """The tests that run levels and do not say which."""
     levels: list[int]
     """The levels they run, each as often as it is run."""
     compared: list[int]
@@ -157,6 +159,7 @@ def found(items: Sequence[pytest.Item], left_out: int = 0) -> Found:
     return {
         "suites": [str(each) for each in suites_of(items)],
         "calibrated": [each.level for each in items if isinstance(each, CalibrationItem)],
+        "unnamed": [each.nodeid for each in items if runs_levels(each) and nth_of(each) is None],
         "levels": levels_of(items),
         "compared": [*dict.fromkeys(
             each.level for each in items if isinstance(each, ComparisonItem)

@@ -80,20 +80,28 @@ class Comparing:
             )
         _ = self.baseline, self.calibration
 
+    def expect(self, levels: Sequence[int], unnamed: Sequence[str]) -> None:
+        """Raise `ConfigurationError` if levels are run, and none of them could be compared.
+
+        `unnamed` are the tests that do not say which level they run.
+        """
+        if self.is_wanted and unnamed and not levels:
+            raise ConfigurationError(
+                f"{unnamed[0]} does not say which level it runs (by the fixture density_level): "
+                "nothing could be compared with the baseline"
+            )
+
     def check(self, levels: Sequence[int]) -> None:
         """Find out whether the levels can be compared, as far as that is known.
 
-        Raises `ConfigurationError`: with no level there is nothing to compare, the baseline is of
-        another kind of cluster or of other settings, or has not all the levels.
+        Raises `ConfigurationError`: the baseline is of another kind of cluster, of other settings, or
+        has not all the levels.
         """
         if not self.is_wanted:
+            if self._run.settings.calibration is not None and not self.is_off:
+                self._run.tell("note: nothing is compared: --kvscale-calibration has no use")
             return
-        if not levels:
-            raise ConfigurationError(
-                "no selected test says which level it runs (by the fixture density_level): nothing "
-                "could be compared with the baseline"
-            )
-        if self._own_before:
+        if self._own_before or not levels:
             return
         from pytest_kvscale.judge import fitting, runs
 

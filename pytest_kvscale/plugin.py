@@ -149,6 +149,7 @@ class Hooks:
             if problem:
                 raise ConfigurationError(problem)
             self._run.calibrating.check(found["calibrated"], found["levels"], found["compared"])
+            self._run.comparing.expect(found["compared"], found["unnamed"])
             self._run.tell = self._tell
             self.interrupts.begin()
             upgrading, suites = self._run.upgrading, [Path(each) for each in found["suites"]]

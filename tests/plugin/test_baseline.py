@@ -152,7 +152,16 @@ def test_a_baseline_that_cannot_be_used_is_told_under_xdist(suite: Suite) -> Non
 def test_tests_that_name_no_level_are_not_compared_silently(suite: Suite) -> None:
     suite.pytester.makepyfile(test_density="def test_it(density_run): density_run(3)")
     result = suite.quick(base(suite, 3), *UNTUNED)
-    check(suite, result, "no selected test says which level it runs", "nothing could be compared")
+    check(suite, result, "test_it does not say which level it runs", "nothing could be compared")
+
+
+def test_tests_that_run_no_level_need_no_baseline_to_compare_with(suite: Suite) -> None:
+    suite.pytester.makepyfile(test_density="def test_it(kv_cluster): assert kv_cluster.identity")
+    result = suite.quick(base(suite, 7), "--kvscale-calibration=base.json", *UNTUNED)
+    result.assert_outcomes(passed=1)
+    suite.pytester.makepyfile(test_density="def test_it(kv_cluster): pass")
+    result = suite.quick("--kvscale-calibration=base.json", *UNTUNED, "-p", "no:html")
+    result.stdout.fnmatch_lines(["kvscale: note: nothing is compared: --kvscale-calibration has *"])
 
 
 def test_a_level_that_was_not_measured_fails_its_comparison(suite: Suite) -> None:
