@@ -94,8 +94,8 @@ class Comparing:
     def check(self, levels: Sequence[int]) -> None:
         """Find out whether the levels can be compared, as far as that is known.
 
-        Raises `ConfigurationError`: the baseline is of another kind of cluster, of other settings, or
-        has not all the levels.
+        Raises `ConfigurationError`: the baseline is of another kind of cluster, of other settings,
+        or has not all the levels.
         """
         if not self.is_wanted:
             if self._run.settings.calibration is not None and not self.is_off:
