@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pytest_kvscale import comparing, keeping
+from pytest_kvscale import comparing, keeping, trending
 from pytest_kvscale.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     comparing.add_to(commands)
     keeping.add_to(commands)
+    trending.add_to(commands)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))

@@ -6,7 +6,7 @@ case for each, and a run in which something could not be judged is not green.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,24 +69,28 @@ class CalibrationItem(JudgedItem):
         return run.calibrating.judged(self.level)
 
 
-def comparisons(
-    session: pytest.Session, run: Run, levels: Sequence[int]
-) -> Iterator[ComparisonItem]:
-    """A test for each metric of each level, and for its failures, if the run is compared."""
-    if not levels or not run.comparing.is_wanted:
-        return
-    for level in levels:
-        for key in run.comparing.what():
-            name = f"comparison[{level} {key}]"
-            yield ComparisonItem.from_parent(
+def append(
+    session: pytest.Session,
+    run: Run,
+    items: list[pytest.Item],
+    levels: tuple[Sequence[int], Sequence[int]],
+) -> None:
+    """Append a test for each row of the comparison, if there is one, and each calibrated level.
+
+    `levels` are those that ordinary tests run, and those of calibrations.
+    """
+    compared, calibrated = levels
+    if compared and run.comparing.is_wanted:
+        items += [
+            ComparisonItem.from_parent(
                 session, name=name, nodeid=f"{GROUP}::{name}", level=level, key=key
             )
-
-
-def calibrations(session: pytest.Session, levels: Sequence[int]) -> Iterator[CalibrationItem]:
-    """A test for each level that is calibrated."""
-    for level in levels:
-        name = f"calibration[{level}]"
-        yield CalibrationItem.from_parent(
-            session, name=name, nodeid=f"{GROUP}::{name}", level=level
-        )
+            for level in compared
+            for key in run.comparing.what()
+            for name in (f"comparison[{level} {key}]",)
+        ]
+    items += [
+        CalibrationItem.from_parent(session, name=name, nodeid=f"{GROUP}::{name}", level=level)
+        for level in calibrated
+        for name in (f"calibration[{level}]",)
+    ]

@@ -24,13 +24,17 @@ class Calibrating:
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def check(self, levels: Sequence[int], calibrated: Sequence[int]) -> None:
+    def check(
+        self, calibrated: Sequence[int], levels: Sequence[int], compared: Sequence[int]
+    ) -> None:
         """Raise `ConfigurationError` for a level that is run too seldom to be calibrated.
 
-        `levels` are those that are run, each as often as it is.
+        `levels` are all that are run, each as often as it is; `compared` those that are compared
+        with a baseline. Calibrations are compared with nothing.
         """
         if not calibrated:
             return
+        self._run.comparing.is_off = not compared
         from pytest_kvscale.judge.calibration import LEAST_RUNS
 
         runs = collections.Counter(levels)
@@ -47,6 +51,7 @@ class Calibrating:
         """What came of it, by level, once all are run."""
         from pytest_kvscale.judge import runs, samples
         from pytest_kvscale.judge.calibration import calibrate
+        from pytest_kvscale.judge.change import Rules
         from pytest_kvscale.report import calibration as reports
 
         run, levels = self._run, self._run.levels
@@ -56,9 +61,8 @@ class Calibrating:
         by_level: dict[int, list[samples.LevelRun]] = collections.defaultdict(list)
         for each in samples.level_runs([own]):
             by_level[each.number].append(each)
-        made = {
-            level: calibrate(level, each, run.comparing.rules) for level, each in by_level.items()
-        }
+        rules = Rules(relative=run.settings.relative)
+        made = {level: calibrate(level, each, rules) for level, each in by_level.items()}
         shown = [*made.values()]
         levels.beside["calibration"] = {"levels": [each.as_json() for each in shown]}
         levels.summary.append(reports.markdown(shown))

@@ -17,13 +17,15 @@ from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.options import Settings
 
 LEVEL = "density_level"
-MARKER, CALIBRATION = "density", "calibration"
+MARKER = "density"
 UPGRADE = "kv_upgrade"
 _FIXTURES = frozenset(
     {LEVEL, "density_run", "kv_cluster", "kv_node", "kv_namespace", "kv_tuning", UPGRADE}
 )
 _TOKEN = re.compile(r"[\w:+\-.\[\]\\/=\"']+")
 _OURS = "kvscale:density:"
+CALIBRATION = "calibration"
+"""The marker of tests that make equal runs."""
 _ParseError: type[Exception] = getattr(expression, "ParseError", SyntaxError)
 """What pytest raised before 9.1 for what is no expression."""
 
@@ -138,6 +140,8 @@ class Found(TypedDict):
 
     suites: list[str]
     """The folders they lie in."""
+    calibrated: list[int]
+    """The levels of a calibration, each once."""
     levels: list[int]
     """The levels they run, each as often as it is run."""
     compared: list[int]
@@ -146,21 +150,19 @@ class Found(TypedDict):
     """They are of an upgrade."""
     left_out: int
     """How many tests of an upgrade are not run, because none was asked for."""
-    calibrated: list[int]
-    """The levels of a calibration, each once."""
 
 
 def found(items: Sequence[pytest.Item], left_out: int = 0) -> Found:
     """What there is of our tests."""
     return {
         "suites": [str(each) for each in suites_of(items)],
+        "calibrated": [each.level for each in items if isinstance(each, CalibrationItem)],
         "levels": levels_of(items),
         "compared": [*dict.fromkeys(
             each.level for each in items if isinstance(each, ComparisonItem)
         )],
         "upgrade": any(is_of_upgrade(each) for each in items),
         "left_out": left_out,
-        "calibrated": [each.level for each in items if isinstance(each, CalibrationItem)],
     }  # fmt: skip
 
 

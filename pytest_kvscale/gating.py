@@ -46,11 +46,13 @@ class Comparing:
         self._own_before = False
         self.comparison: Comparison | None = None
         """Once it has been made."""
+        self.is_off = False
+        """Nothing is compared, whatever the settings say."""
 
     @property
     def is_wanted(self) -> bool:
         """Whether the run is compared with anything."""
-        return bool(self._run.settings.baseline) or self._own_before
+        return not self.is_off and (bool(self._run.settings.baseline) or self._own_before)
 
     def with_own_before(self) -> None:
         """Compare the two sides of this run with each other: it is one of an upgrade.
@@ -156,7 +158,7 @@ class Comparing:
         try:
             before, after = self.sides()
             found = compare(
-                before, after, self.rules, self.calibration, may_differ,
+                before, after, self._rules(), self.calibration, may_differ,
                 levels=[each["level"]["level"] for each in levels.reports],
             )  # fmt: skip
         except ConfigurationError as problem:
@@ -173,9 +175,7 @@ class Comparing:
 
         return samples.level_runs(self.sides()[1])
 
-    @property
-    def rules(self) -> Rules:
-        """By which rules changes are judged."""
+    def _rules(self) -> Rules:
         from pytest_kvscale.judge.change import Rules
 
         return Rules(relative=self._run.settings.relative)

@@ -119,9 +119,7 @@ class Hooks:
             return result
         if left_out:
             config.hook.pytest_deselected(items=left_out)
-        compared, calibrated = collection.levels_run(items)
-        items += after_levels.comparisons(session, self._run, compared)
-        items += after_levels.calibrations(session, calibrated)
+        after_levels.append(session, self._run, items, collection.levels_run(items))
         return result
 
     @pytest.hookimpl(tryfirst=True)
@@ -150,13 +148,14 @@ class Hooks:
         try:
             if problem:
                 raise ConfigurationError(problem)
+            self._run.calibrating.check(found["calibrated"], found["levels"], found["compared"])
             self._run.tell = self._tell
             self.interrupts.begin()
             upgrading, suites = self._run.upgrading, [Path(each) for each in found["suites"]]
             upgrading.left_out = found["left_out"]
             if found["upgrade"] and not upgrading.is_wanted:
                 upgrading.want(bool(found["compared"]))  # A controller has seen no test.
-            self._run.check(suites, found["levels"], found["compared"], found["calibrated"])
+            self._run.check(suites, found["levels"], found["compared"])
             self._files = ReportFiles(session.config, self._run)
             self._files.begin(session)
         except ConfigurationError as mistake:

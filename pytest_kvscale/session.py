@@ -119,6 +119,13 @@ class Run:
         return Undoing(self)
 
     @functools.cached_property
+    def calibrating(self) -> Calibrating:
+        """The calibration, if this run is one."""
+        from pytest_kvscale.calibrating import Calibrating
+
+        return Calibrating(self)
+
+    @functools.cached_property
     def foreseeing(self) -> Foreseeing:
         """What is known of the levels before they begin."""
         from pytest_kvscale.foreseeing import Foreseeing
@@ -138,13 +145,6 @@ class Run:
         from pytest_kvscale.upgrading import Upgrading
 
         return Upgrading(self)
-
-    @functools.cached_property
-    def calibrating(self) -> Calibrating:
-        """The calibration, if this run is one."""
-        from pytest_kvscale.calibrating import Calibrating
-
-        return Calibrating(self)
 
     @property
     def tuning_name(self) -> str:
@@ -175,16 +175,12 @@ class Run:
     # Connecting -----------------------------------------------------------------------------
 
     def check(
-        self,
-        suites: Sequence[Path],
-        levels: Sequence[int],
-        compared: Sequence[int] = (),
-        calibrated: Sequence[int] = (),
+        self, suites: Sequence[Path], levels: Sequence[int], compared: Sequence[int] = ()
     ) -> None:
         """Find out whether the run can begin: every file it needs, the cluster, and our turn.
 
         Raises `ConfigurationError`. `suites` are the folders the density tests lie in; `compared`
-        are the levels that are compared with others, `calibrated` those of a calibration.
+        are the levels that are compared with others.
         """
         from pytest_kvscale.cluster import prometheus, tuning
 
@@ -196,15 +192,13 @@ class Run:
         self.comparing.read()
         if self.upgrading.is_wanted:
             self.upgrading.check_settings()
-        self.calibrating.check(levels, calibrated)
         if self.settings.prometheus not in ("auto", "none"):
             prometheus.by_url(self.settings.prometheus, self._prometheus_access())
         self._check_permissions()
         place = self.place
         for level in dict.fromkeys(levels):
             templates.level(level, place)
-        if not calibrated or compared:
-            self.comparing.check(compared)
+        self.comparing.check(compared)
         self._levels = list(levels)  # Each as often as it is run.
         self.folder.make()
         if not self.settings.plan:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ _TOLD = 3
 """So many requests, and other costs, are put into words."""
 _DELETION = (0.5, 0.05)
 """The least change of the deletion's p95 that is told: seconds, and relative."""
+_ERRORS = 2.0
+"""A class that was there before has grown from so many standard errors of the mean on."""
 _DELETION_KEY, _REQUESTS_KEY = "deletion.p95", "requests_per_vmi"
 _PHASE_KEYS = {"Running.p95": "p95", "Running.p50": "p50"}
 
@@ -90,16 +93,26 @@ class Attribution:
         with no interval.
         """
         told = change or self.change
-        key = told.pair.metric.key if told is not None else "Running.p95"
-        parts = [self._head(key, told), *(each.text() for each in self.failures)]
+        head, step, *others = self._parts(told)
+        return "; ".join([f"{head}, {step}" if step else head, *others])
+
+    def where(self, change: Change | None = None) -> str:
+        """The same without the change itself; empty: nothing is known to have changed with it."""
+        _, *parts = self._parts(change or self.change)
+        return "; ".join(each for each in parts if each)
+
+    def _parts(self, change: Change | None) -> list[str]:
+        """The change, the step it is in (or nothing), and what else changed, one by one."""
+        key = change.pair.metric.key if change is not None else "Running.p95"
+        parts = [*self._head(key, change), *(each.text() for each in self.failures)]
         # What went the way of the change is what goes with it; the rest stands in the files.
-        way = self._way(key, told)
+        way = self._way(key, change)
         for costs in (self.requests, self.costs):
             with_it = [each for each in costs if not way or each.rose == (way > 0)]
             parts += [each.text() for each in with_it[:_TOLD]]
         if key != _DELETION_KEY and self.deletion and self.deletion.counts(*_DELETION):
             parts.append(_changed("deletion p95", self.deletion, None))
-        return "; ".join(parts)
+        return parts
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON data."""
@@ -118,7 +131,7 @@ class Attribution:
     def _way(self, key: str, change: Change | None) -> float:
         """Above 0: it became worse; below: better; 0: neither."""
         if change is not None and change.shift is not None:
-            return change.shift
+            return change.shift if change.pair.metric.worse == "higher" else -change.shift
         total = self.deletion if key == _DELETION_KEY else self._split(key)
         if isinstance(total, Split):
             total = total.total if total.counts else None
@@ -127,21 +140,21 @@ class Attribution:
     def _split(self, key: str) -> Split | None:
         return self.p50 if key == "Running.p50" else self.p95
 
-    def _head(self, key: str, change: Change | None) -> str:
+    def _head(self, key: str, change: Change | None) -> tuple[str, str]:
         if key == _DELETION_KEY:
-            return _changed("deletion p95", self.deletion, change)
-        if key in _PHASE_KEYS:
+            return _changed("deletion p95", self.deletion, change), ""
+        if change is None or key in _PHASE_KEYS:
             name, found = _PHASE_KEYS[key], self._split(key)
-            head = _changed(name, found.total if found else None, change)
             where = found.words() if found else ""
-            if not where and name == "p95" and self.p50 and self.p50.counts:
+            # Where too many VMIs never got there, the half that did tells more.
+            if not where and name == "p95" and self.p50 and self.p50.steps and self.p50.counts:
                 where = f"{_changed('p50', self.p50.total, None)}, {self.p50.words()}"
-            return f"{head}, {where}" if where else head
+            return _changed(name, found.total if found else None, change), where
         total = None
-        if change is not None and change.before is not None and change.after is not None:
+        if change.before is not None and change.after is not None:
             total = Shift(change.before, change.after, None)
-        title = "requests per VMI" if key == _REQUESTS_KEY else change.pair.metric.title  # type: ignore[union-attr]
-        return _changed(title, total, change)
+        title = "requests per VMI" if key == _REQUESTS_KEY else change.pair.metric.title
+        return _changed(title, total, change), ""
 
 
 def attribute(
@@ -195,9 +208,7 @@ def _failures(
     for name in names:
         counts = [[number(run, "failures", name) or 0.0 for run in side] for side in sides]
         means = [round(math.fsum(side) / len(side), 3) for side in counts]
-        change = shift(*counts)
-        steady = change is not None and change.before > 0 and not change.is_beyond_noise
-        if means[1] <= means[0] or steady:
+        if means[1] <= means[0] or (means[0] and not _is_growth(*counts)):
             continue
         asked = [number(run, "requested") or 0.0 for run in sides[1]]
         found.append(
@@ -212,6 +223,15 @@ def _failures(
     return sorted(found, key=lambda each: (each.before - each.after, each.name))
 
 
+def _is_growth(before: Sequence[float], after: Sequence[float]) -> bool:
+    """Whether there are more failures than equal runs differ by: they come in few of many runs."""
+    squares = math.fsum(
+        statistics.variance(side) / len(side) for side in (before, after) if len(side) > 1
+    )
+    change = math.fsum(after) / len(after) - math.fsum(before) / len(before)
+    return change > _ERRORS * math.sqrt(squares)
+
+
 def _count(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
@@ -224,7 +244,8 @@ def _changed(name: str, shift: Shift | None, change: Change | None) -> str:
             for each in (change.low, change.high)
         )
         known = "" if low == high == "…" else f" [{low}, {high}]"
-        return f"{name} {_relative(change.shift)}{known}"
+        unit = change.pair.metric.unit
+        return f"{name} {_relative(change.shift, is_time=unit == 's')}{known}"
     return f"{name} not known" if shift is None else f"{name} {_between(shift)}"
 
 
@@ -240,8 +261,8 @@ def _between(shift: Shift) -> str:
     return _relative(shift.relative)
 
 
-def _relative(relative: float) -> str:
+def _relative(relative: float, is_time: bool = True) -> str:
     per_cent = f"{100 * relative:+.0f}"
     if per_cent in ("+0", "-0"):
         return "unchanged"
-    return f"{per_cent} %" + (" (faster)" if relative < 0 else "")
+    return f"{per_cent} %" + (" (faster)" if is_time and relative < 0 else "")

@@ -36,11 +36,23 @@ def change_text(change: Change) -> str:
     if change.p is not None:
         facts.append(f"p {change.p:.2g}")
     shift = f" {shift_text(change)}" if change.shift is not None else ""
-    why = f" ({change.reason})" if change.verdict != "pass" or change.shift is None else ""
+    why = f" ({reason_text(change)})" if change.verdict != "pass" or change.shift is None else ""
     return (
         f"level {pair.level}: {pair.metric.title}{shift} ({', '.join(facts)}): "
         f"{change.verdict}{why}"
     )
+
+
+def reason_text(change: Change) -> str:
+    """Why, and if it is inconclusive what would be found, and how many runs would tell."""
+    said = [change.reason]
+    if change.verdict == "inconclusive":
+        if change.detectable is not None and math.isfinite(change.detectable):
+            said.append(f"so many runs find {100 * change.detectable:.0f} % in 9 of 10 cases")
+        if change.more_runs is not None:
+            runs = "run" if change.more_runs == 1 else "runs"
+            said.append(f"{change.more_runs} more {runs} on each side would probably tell")
+    return "; ".join(said)
 
 
 def shift_text(change: Change) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pytest_kvscale.judge.change import Change, Verdict
 from pytest_kvscale.judge.comparison import Comparison
 from pytest_kvscale.judge.failure_changes import FailureChange
-from pytest_kvscale.judge.rows import mean_text, shift_text, value_text
+from pytest_kvscale.judge.rows import mean_text, reason_text, shift_text, value_text
 
 _HEADER = ("level", "what", "before", "after", "change", "runs", "p", "verdict")
 _WIDTH, _HEIGHT = 220.0, 16.0
@@ -162,7 +162,7 @@ def _of_change(comparison: Comparison, change: Change, reach: float) -> ShownRow
         runs=f"{len(pair.before)}+{len(pair.after)}",
         p="-" if change.p is None else f"{change.p:.2g}",
         verdict=change.verdict,
-        reason=change.reason,
+        reason=reason_text(change),
         where=comparison.where(change) if change.verdict != "pass" else "",
         bar=_bar(change, comparison.rules.relative, reach),
     )

@@ -111,6 +111,7 @@ def test_the_interval_of_the_change_that_is_explained_is_quoted() -> None:
     found = changed_to("slower launcher")
     told = found.text(change("Running.p95", 0.23, 0.15, 0.31))
     assert told == "p95 +23 % [15, 31], all of it in Scheduled→Running"
+    assert found.where() == "all of it in Scheduled→Running"
     assert found.text(change("Running.p50", 0.2, None, 0.3)).startswith("p50 +20 % […, 30], all")
     assert found.text(change("deletion.p95", 0.4, None, None)) == "deletion p95 +40 %"
     assert (
@@ -187,6 +188,9 @@ def test_a_failure_in_one_of_several_runs_is_told_so() -> None:
     found = attribute(LEVEL, [level(10.0)] * 3, failed)
     assert found.text().endswith("QemuTimeout 0 → 1 of 20 (in 1 of 3 runs)")
     assert not attribute(LEVEL, failed, failed).failures
+    # As often in fewer runs is no growth, but all of them is.
+    assert not attribute(LEVEL, [*failed, *failed, level(10.0)], failed).failures
+    assert attribute(LEVEL, failed * 3, [failed[1]] * 3).failures
 
 
 def test_what_files_lack_is_said_and_not_guessed() -> None:

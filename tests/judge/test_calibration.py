@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import re
@@ -11,6 +12,7 @@ import pytest
 
 from pytest_kvscale.judge.calibration import SIDES, LevelCalibration, calibrate
 from pytest_kvscale.judge.change import Rules
+from pytest_kvscale.judge.comparison import not_calibrated
 from pytest_kvscale.judge.runs import RunFile
 from pytest_kvscale.judge.samples import LevelRun
 from pytest_kvscale.report import calibration as reports
@@ -59,7 +61,7 @@ def test_nothing_is_said_to_be_found_that_would_not_fail() -> None:
     quiet = calibrate(
         100, [run(10 + index / 1e4, index) for index in range(6)], Rules(relative=0.2)
     )
-    assert quiet.metrics[1].detectable[20] == 0.2
+    assert quiet.metrics[1].detectable[20] == pytest.approx(0.2, rel=0.05)
     usual = calibrate(100, [run(10 + index / 1e4, index) for index in range(6)])
     assert usual.metrics[1].detectable[20] == pytest.approx(0.1, rel=0.01)
 
@@ -132,3 +134,13 @@ def test_it_is_shown_in_lines_a_page_and_markdown() -> None:
         assert "the runs fall in two groups" in shown
     assert text.startswith("## Calibration\n\nNoise is how far equal runs lie apart")
     assert found[0].as_json()["metrics"][1]["values"][0] is not None
+
+
+def test_a_comparison_names_the_levels_that_were_not_calibrated() -> None:
+    """Another level's noise is not taken for theirs."""
+    calibration = [dataclasses.replace(RUN, levels=({"level": 100},))]
+    assert not_calibrated(calibration, [100]) == []
+    assert not_calibrated([], [100, 200]) == []
+    assert not_calibrated(calibration, [100, 200]) == [
+        "level 200 was not calibrated (100 was): its noise is told by its own runs alone"
+    ]

@@ -45,6 +45,14 @@ def test_one_run_on_each_side_is_never_a_pass_by_chance() -> None:
     assert verdicts(found)["5 failures"] == "pass"
 
 
+def test_what_is_inconclusive_says_how_many_runs_would_tell() -> None:
+    found = compare(side("a", [29.1, 31.5, 27.7]), side("b", [32.0, 34.9, 30.2]))
+    text = next(row.text for row in found.rows() if row.key == "Running.p95")
+    assert found.verdict == "inconclusive"
+    assert "in 9 of 10 cases; " in text
+    assert " more runs on each side would probably tell)" in text
+
+
 def test_a_side_on_which_nothing_ran_can_be_compared() -> None:
     found = compare(side("a", [None] * 3), side("b", [None] * 3))
     text = json.dumps(found.as_json(), allow_nan=False)

@@ -6,6 +6,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from pytest_kvscale.levels import Levels
+from pytest_kvscale.options import Settings
+from pytest_kvscale.session import Run
 from tests.plugin.conftest import Suite
 from tests.plugin.test_levels import chosen
 
@@ -104,25 +107,32 @@ def test_every_run_of_a_level_is_reported_under_its_label(suite: Suite) -> None:
         assert text in page
 
 
-def test_labels_are_those_of_the_tests_ids(suite: Suite) -> None:
-    """What runs a level beyond its rounds gets a number that no test has."""
+def test_rounds_go_around_a_suites_own_parameters_and_tests_keep_their_order(suite: Suite) -> None:
     suite.pytester.makepyfile(
         test_density="""
         import pytest
 
         @pytest.mark.density(levels=(2,))
         @pytest.mark.parametrize("way", ["a", "b"])
-        def test_ways(density_level, density_run, way): density_run(density_level)
+        def test_ways(density_level, density_run, way): pass
 
         @pytest.mark.density(levels=(1, 2))
-        def test_more(density_level, density_run): density_run(density_level)
+        def test_more(density_level, density_run): pass
         """
     )
-    every = ("--kvscale-repeat=2", "--kvscale-cooldown=0", "-p", "no:html")
-    names = chosen(suite, *every)
+    names = chosen(suite, "--kvscale-repeat=2")
     assert [name.partition("[")[2].rstrip("]") for name in names] == [
         "2-a", "2-b", "2-2-a", "2-2-b", "1", "2", "1-2", "2-2",
     ]  # fmt: skip
-    ids = [f"test_density.py::{name}" for name in (names[2], names[3], names[5])]
-    suite.quick(*ids, *every).assert_outcomes(passed=3)
-    assert labels(suite) == ["2-2", "2-3", "2"]
+
+
+def test_labels_are_those_of_the_tests_ids() -> None:
+    """What runs a level beyond its rounds gets a number that no test has."""
+    levels = Levels(Run(Settings(repeat=2)))
+    ways = [(2, 1), (2, 1), (2, 2), (2, 2), (1, 1), (2, 1), (1, 2), (2, 2)]
+    assert [levels._label(level, times) for level, times in ways] == [
+        "2", "2-3", "2-2", "2-4", "1", "2-5", "1-2", "2-6",
+    ]  # fmt: skip
+    assert Levels(Run(Settings(repeat=2)))._label(400, 2) == "400-2"  # It alone was selected.
+    once = Levels(Run(Settings()))
+    assert [once._label(400, 1) for _ in range(3)] == ["400", "400-2", "400-3"]
