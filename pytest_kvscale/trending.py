@@ -86,12 +86,11 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         options.last,
         options.relative,
     )
-    if options.level and not any(section.levels for section in found.sections):
-        wanted = ", ".join(str(each) for each in options.level)
+    if not found.sections:
+        wanted = ", ".join(str(each) for each in options.level or ()) or "any"
         there = sorted({int(level["level"]) for each in runs for level in each.levels})
-        raise ConfigurationError(
-            f"{folder} has no run of level {wanted}: there are {', '.join(map(str, there))}"
-        )
+        known = ", ".join(map(str, there)) or "none"
+        raise ConfigurationError(f"{folder} has no run of level {wanted}: there are {known}")
     for line in report.lines(found):
         say(line)
     json_files.write(page, report.page(found, str(folder)))

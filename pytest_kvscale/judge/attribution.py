@@ -26,6 +26,7 @@ _DELETION = (0.5, 0.05)
 """The least change of the deletion's p95 that is told: seconds, and relative."""
 _ERRORS = 2.0
 """A class that was there before has grown from so many standard errors of the mean on."""
+_FASTER, _UNCHANGED = " (faster)", "unchanged"
 _DELETION_KEY, _REQUESTS_KEY = "deletion.p95", "requests_per_vmi"
 _PHASE_KEYS = {"Running.p95": "p95", "Running.p50": "p50"}
 
@@ -244,8 +245,9 @@ def _changed(name: str, shift: Shift | None, change: Change | None) -> str:
             for each in (change.low, change.high)
         )
         known = "" if low == high == "…" else f" [{low}, {high}]"
-        unit = change.pair.metric.unit
-        return f"{name} {_relative(change.shift, is_time=unit == 's')}{known}"
+        is_time = change.pair.metric.unit == "s"
+        faster = _FASTER if is_time and change.high is not None and change.high < 0 else ""
+        return f"{name} {_relative(change.shift)}{known}{faster}"
     return f"{name} not known" if shift is None else f"{name} {_between(shift)}"
 
 
@@ -258,11 +260,11 @@ def _between(shift: Shift) -> str:
         return f"not reached before, {figure(shift.after)} s after"
     if shift.relative is None:
         return f"{figure(shift.before)} → {figure(shift.after)}"
-    return _relative(shift.relative)
+    faster = _FASTER if shift.difference < 0 and shift.is_beyond_noise else ""
+    text = _relative(shift.relative)
+    return f"{text}{faster}" if text != _UNCHANGED else text
 
 
-def _relative(relative: float, is_time: bool = True) -> str:
+def _relative(relative: float) -> str:
     per_cent = f"{100 * relative:+.0f}"
-    if per_cent in ("+0", "-0"):
-        return "unchanged"
-    return f"{per_cent} %" + (" (faster)" if is_time and relative < 0 else "")
+    return _UNCHANGED if per_cent in ("+0", "-0") else f"{per_cent} %"

@@ -25,6 +25,7 @@ from pytest_kvscale.judge.trend_series import (
     Found,
     Point,
     Series,
+    Told,
     TrendChange,
     series_of,
 )
@@ -120,13 +121,13 @@ def trend(
     `find` finds change points; by default `judge/change_points.py` does.
     """
     allowed = (*MAY_DIFFER, *may_differ)
+    look = _Look(tuple(acknowledged), tuple(levels), tuple(metrics), find or _change_points)
     groups: dict[str, list[RunFile]] = {}
     for run in sorted(runs, key=_order):
-        groups.setdefault(_kind(run, allowed), []).append(run)
+        if any(look.wants(level["level"]) for level in run.levels):
+            groups.setdefault(_kind(run, allowed), []).append(run)
     ordered = sorted(groups.values(), key=lambda group: (-len(group), _order(group[0])))
-    look = _Look(
-        tuple(acknowledged), tuple(levels), tuple(metrics), relative, find or _change_points
-    )
+    look = dataclasses.replace(look, told=Told(relative, _family(ordered, look)))
     first = ordered[0][0].comparable if ordered else {}
     sections = [
         _section(group if last is None else group[-last:], first, allowed, look)
@@ -142,11 +143,18 @@ class _Look:
     acknowledged: tuple[Entry, ...]
     levels: tuple[int, ...]
     metrics: tuple[Metric, ...]
-    relative: float
     find: Finder
+    told: Told = dataclasses.field(default_factory=Told)
 
     def wants(self, level: int) -> bool:
         return not self.levels or level in self.levels
+
+
+def _family(groups: Sequence[Sequence[RunFile]], look: _Look) -> int:
+    """How many series there are."""
+    levels = [{level["level"] for run in group for level in run.levels} for group in groups]
+    number = sum(look.wants(level) for group in levels for level in group) * len(look.metrics)
+    return max(1, number)
 
 
 def _change_points(values: Sequence[float]) -> Sequence[Found]:
@@ -199,9 +207,7 @@ def _level(level: int, executions: Sequence[LevelRun], look: _Look) -> LevelTren
     series: list[Series] = []
     points: list[dict[str, Point]] = [{} for _ in groups]
     for metric in look.metrics:
-        found, of_runs = series_of(
-            level, metric, groups, look.acknowledged, look.relative, look.find
-        )
+        found, of_runs = series_of(level, metric, groups, look.acknowledged, look.told, look.find)
         series.append(found)
         for number, point in enumerate(of_runs):
             if point is not None:

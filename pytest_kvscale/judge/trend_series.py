@@ -12,13 +12,12 @@ from typing import Any, Protocol
 from pytest_kvscale.judge import samples
 from pytest_kvscale.judge.acknowledged import Entry, cover
 from pytest_kvscale.judge.attribution import attribute
-from pytest_kvscale.judge.change import Change, Metric, Pair, Sample
+from pytest_kvscale.judge.change import DEFAULT, Change, Metric, Pair, Sample
 from pytest_kvscale.judge.runs import RunFile
 from pytest_kvscale.judge.samples import LevelRun
 
 RATE = Metric("running_per_min", "VMIs Running a minute", "VMIs/min", "lower", 1.0)
-RELATIVE = 0.05
-"""The least relative change that is told; a metric has its own absolute one."""
+RELATIVE = DEFAULT.relative
 _CONFIDENCE = 0.95
 _LEAST_DF = 3
 _NOT_REACHED = 4.0
@@ -50,6 +49,28 @@ class Found(Protocol):
 
 
 Finder = Callable[[Sequence[float]], Sequence[Found]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """Which of the changes that are found are told."""
+
+    relative: float = RELATIVE
+    """From this relative change on; a metric has its own absolute threshold."""
+    family: int = 1
+    """So many series are looked at together: each change must be clear for all of them."""
+
+    def has(self, metric: Metric, before: float, after: float, found: Found) -> bool:
+        """Whether a change from one typical value to another is large and clear enough."""
+        large = max(found.ratio, 1 / found.ratio) >= 1 + self.relative
+        return large and abs(after - before) >= metric.practical and self._is_clear(found)
+
+    def _is_clear(self, found: Found) -> bool:
+        """Whether the interval would leave out 1 with the confidence that the family needs."""
+        reach = math.log(found.high / found.low) / 2
+        normal = statistics.NormalDist()
+        wider = normal.inv_cdf(1 - DEFAULT.alpha / self.family) / normal.inv_cdf(1 - DEFAULT.alpha)
+        return abs(math.log(found.ratio)) > reach * wider
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,14 +170,13 @@ def series_of(
     metric: Metric,
     groups: Sequence[Sequence[LevelRun]],
     acknowledged: Sequence[Entry],
-    relative: float,
+    told: Told,
     find: Finder,
 ) -> tuple[Series, list[Point | None]]:
     """A metric over runs, each a group of executions of the level, and its point in each run.
 
-    `acknowledged` are all entries; `relative` is the least relative change that is
-    told; `find` finds change points. A run in which the metric was not
-    measured has no point.
+    `acknowledged` are all entries; `told` says which changes are told; `find` finds change points.
+    A run in which the metric was not measured has no point.
     """
     values = _values(metric, groups)
     there = [number for number, each in enumerate(values) if each]
@@ -166,7 +186,7 @@ def series_of(
     for number, middle in zip(there, middles, strict=True):
         points[number] = _point(middle, len(values[number]), sd, df)
     kept = [groups[number] for number in there]
-    found = _changes(level, metric, middles, kept, relative, find)
+    found = _changes(level, metric, middles, kept, told, find)
     changes = [
         dataclasses.replace(each, index=there[each.index])
         for each in _acknowledged(found, [group[0].run for group in kept], acknowledged)
@@ -211,7 +231,7 @@ def _changes(
     metric: Metric,
     middles: Sequence[float],
     groups: Sequence[Sequence[LevelRun]],
-    relative: float,
+    told: Told,
     find: Finder,
 ) -> list[TrendChange]:
     """The changes that matter, with indices into these groups."""
@@ -227,7 +247,7 @@ def _changes(
         before = statistics.median_high(middles[since : each.index])
         after = statistics.median_high(middles[each.index : until])
         known = math.isfinite(before) and math.isfinite(after)
-        if before == after or (known and not _matters(metric, before, after, each.ratio, relative)):
+        if before == after or (known and not told.has(metric, before, after, each)):
             continue
         first = groups[each.index][0].run
         change = TrendChange(
@@ -271,10 +291,6 @@ def _where(
         more_runs=None, detectable=None, reason="",
     )  # fmt: skip
     return attribute(change.level, old, new).where(told)
-
-
-def _matters(metric: Metric, before: float, after: float, ratio: float, relative: float) -> bool:
-    return abs(after - before) >= metric.practical and max(ratio, 1 / ratio) >= 1 + relative
 
 
 def _acknowledged(

@@ -75,6 +75,10 @@ def test_what_became_slower_in_the_embedded_cluster_is_named(
 def test_the_way_back_is_told_as_faster() -> None:
     found = attribute(LEVEL, levels("slower launcher"), levels("before"))
     assert found.text() == "p95 -22 % (faster), all of it in Scheduled→Running"
+    told = found.text(change("Running.p95", -0.22, -0.25, -0.19))
+    assert told == "p95 -22 % [-25, -19] (faster), all of it in Scheduled→Running"
+    unsure = found.text(change("Running.p95", -0.22, -0.5, 0.1))
+    assert unsure == "p95 -22 % [-50, 10], all of it in Scheduled→Running"
 
 
 def test_a_rate_limit_that_was_lowered_is_told_as_throttling() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from pytest_kvscale.errors import ConfigurationError
-from pytest_kvscale.judge.acknowledged import Entry, entries
+from pytest_kvscale.judge.acknowledged import Entry, Key, entries
 from pytest_kvscale.judge.change import Metric
 from pytest_kvscale.judge.runs import RunFile
 from pytest_kvscale.judge.samples import REQUESTS, RUNNING_P50, RUNNING_P95
@@ -180,7 +181,12 @@ def test_only_what_is_wanted_is_looked_at() -> None:
     assert of_level.level == 200
     assert [row.run for row in of_level.rows] == ["night-003", "night-004"]
     assert [each.metric for each in of_level.series] == [RUNNING_P50]
-    assert len(METRICS) == 5
+    none = run(9, [level(30.0, 300)], simulated="sim")
+    assert len(trend([*runs, none], levels=[200], find=steps()).sections) == 1
+
+
+def test_every_metric_can_be_acknowledged() -> None:
+    assert set(typing.get_args(Key)) == {each.key for each in METRICS}
 
 
 @pytest.mark.parametrize("place", [{"run": "night-003"}, {"run": "night-001"}, {"run": "night-005"},
@@ -268,3 +274,11 @@ def test_one_change_is_accepted_once() -> None:
         ConfigurationError, match=r"level 100 Running.p95 at run night-003 is there"
     ):
         entries(twice, "the file")
+
+
+def test_a_change_must_be_clear_for_all_series_that_are_looked_at_together() -> None:
+    """The interval of +27 % would be wide enough to leave out none for one series in ten."""
+    runs = nights(*WORSE)
+    wide = lambda _: [Step(3, 1.27, 1.27 / 1.26, 1.27 * 1.26)]  # noqa: E731
+    assert trend(runs, metrics=P95, find=wide).changes
+    assert not trend(runs, find=wide).changes
