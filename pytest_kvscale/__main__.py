@@ -73,7 +73,8 @@ def _add_cluster_command(
     from pytest_kvscale import options
 
     command = commands.add_parser(name, help=short, description=long)
-    wanted = [each for each in options.OPTIONS if each.name in ("no-wait", "delete-timeout")]
+    names = ("no-wait", "delete-timeout", "upgrade-back-command")
+    wanted = [each for each in options.OPTIONS if each.name in names]
     options.add_to_command(command, [*options.CLUSTER_OPTIONS, *wanted])
     command.set_defaults(run=run)
 

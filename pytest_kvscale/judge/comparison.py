@@ -129,6 +129,7 @@ def compare(
     }
     notes += _not_counted(both, chosen)
     notes += _other_clusters(before, after)
+    notes += not_calibrated(calibration, chosen)
     failures = _failures(by_level, rules)
     # All false alarms together are bounded by alpha: where failures were tested, each half has one.
     tested = any(each.p is not None for found in failures for each in found.classes)
@@ -187,6 +188,17 @@ def _not_counted(sides: tuple[list[LevelRun], list[LevelRun]], chosen: Sequence[
         for side in sides
         for each in side
         if each.why and each.number in chosen
+    ]
+
+
+def not_calibrated(calibration: Sequence[RunFile], chosen: Sequence[int]) -> list[str]:
+    """Another level's noise is not used: larger levels have less, and would make false alarms."""
+    there = {each["level"] for run in calibration for each in run.levels}
+    known = ", ".join(str(each) for each in sorted(there))
+    return [
+        f"level {level} was not calibrated ({known} was): its noise is told by its own runs alone"
+        for level in chosen
+        if there and level not in there
     ]
 
 
