@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -108,6 +109,7 @@ def scale(apart: Sequence[float], groups: int) -> float:
     return max(FLOOR, 1.4826 * statistics.median(map(abs, apart)) * small)
 
 
+@functools.lru_cache(maxsize=10_000)
 def quantile(share: float, df: float) -> float:
     """Of Student's t distribution."""
     from scipy import special
