@@ -11,6 +11,7 @@ from pytest_kvscale.judge.noise import (
     FOUND,
     LEAST_RUNS,
     MOST_RUNS,
+    PASS_SHARE,
     SHARE,
     quantile,
 )
@@ -76,7 +77,7 @@ def _decides(
         return found.estimate >= max(
             error * (evidence + quantile(FOUND, df)), limit + error * quantile(FOUND, df)
         )
-    reach = error * quantile(1 - rules.alpha, df)
+    reach = error * quantile(1 - rules.alpha * PASS_SHARE, df)
     return max(found.estimate, 0.0) + reach + error * quantile(FOUND, df) < limit
 
 
