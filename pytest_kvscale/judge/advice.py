@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from pytest_kvscale.judge.noise import (
     FOUND,
     LEAST_RUNS,
     MOST_RUNS,
+    PASS_SHARE,
     SHARE,
     quantile,
 )
@@ -24,13 +26,16 @@ def more_runs(
     None: the shift is so near to the threshold that no number of runs would do. Where nothing is
     known of the noise: what is needed to learn of it.
     """
-    for more in range(1, MOST_RUNS):
-        before, after = (each + more for each in counts)
-        if min(before, after) >= LEAST_RUNS and (
-            found is None or _decides(before, after, more, found, limit, rules, family)
-        ):
-            return more
-    return None
+    least = max(1, LEAST_RUNS - min(counts))
+    if found is None:
+        return least
+
+    def decides(more: int) -> bool:
+        return _decides(counts[0] + more, counts[1] + more, more, found, limit, rules, family)
+
+    # What suffices goes on to suffice with more runs.
+    more = bisect.bisect_left(range(MOST_RUNS), True, lo=least, key=decides)
+    return more if more < MOST_RUNS else None
 
 
 def more_runs_reaching(before: Sequence[float], after: Sequence[float], rules: Rules) -> int | None:
@@ -72,7 +77,7 @@ def _decides(
         return found.estimate >= max(
             error * (evidence + quantile(FOUND, df)), limit + error * quantile(FOUND, df)
         )
-    reach = error * quantile(1 - rules.alpha, df)
+    reach = error * quantile(1 - rules.alpha * PASS_SHARE, df)
     return max(found.estimate, 0.0) + reach + error * quantile(FOUND, df) < limit
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,11 @@ STANDS_OUT = 8.0
 SHARE = 0.75
 """Of the false alarms that the rules allow, this share may come of noise that a test knows. The
 rest is for what none knows: drift, and bad runs that come together."""
+PASS_SHARE = 0.5
+"""A wrong pass may be so many times as probable as alpha: with few runs noise is sometimes taken
+for far less than it is, and a change of twice the threshold must not pass even then."""
+WILD_PASS_SHARE = 0.05
+"""The same where a run stands out, which it also does from runs that are falsely quiet."""
 LEAST_RUNS = 3
 """A side's runs below which they could all be bad ones: if one in ten is, three are in 1,000."""
 FOUND = 0.9
@@ -83,7 +89,7 @@ def runs_to_pass(sd: float, rules: Rules = DEFAULT) -> int | None:
     """How many runs on each side let equal sides pass in nine of ten cases; None: too many."""
     for runs in range(LEAST_RUNS, MOST_RUNS + 1):
         error = max(sd, FLOOR) * math.sqrt(2 / runs)
-        if error * _reach(rules.alpha, 2 * runs - 2) < math.log1p(rules.relative):
+        if error * _reach(rules.alpha * PASS_SHARE, 2 * runs - 2) < math.log1p(rules.relative):
             return runs
     return None
 
@@ -108,6 +114,7 @@ def scale(apart: Sequence[float], groups: int) -> float:
     return max(FLOOR, 1.4826 * statistics.median(map(abs, apart)) * small)
 
 
+@functools.lru_cache(maxsize=10_000)
 def quantile(share: float, df: float) -> float:
     """Of Student's t distribution."""
     from scipy import special

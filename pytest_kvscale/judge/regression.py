@@ -163,9 +163,11 @@ class _Judging:
 
     def _narrow(self, found: Shift) -> bool:
         """Whether the interval tells by itself, not by an estimate that was lucky."""
-        return found.reach + max(found.estimate, 0.0) < self.limit
+        return found.pass_reach + max(found.estimate, 0.0) < self.limit
 
     def _unclear(self, found: Shift) -> str:
+        if found.high < self.limit:
+            return "probably not worse, but so few runs may hide how far they lie apart"
         bound = self.sides.relative(found.high, self.before)
         how = "" if bound is None else f" by up to {abs(bound):.0%}"
         return (

@@ -16,8 +16,10 @@ from pytest_kvscale.judge.change import Metric, Noise, Pair, Rules, Sample
 from pytest_kvscale.judge.noise import (
     FLOOR,
     LEAST_RUNS,
+    PASS_SHARE,
     SHARE,
     STANDS_OUT,
+    WILD_PASS_SHARE,
     quantile,
     residuals,
     scale,
@@ -125,6 +127,8 @@ class Shift:
     """What the interval rests on."""
     reach: float
     """Half the interval's width."""
+    pass_reach: float
+    """The same at the confidence that a pass takes."""
     stands_out: bool
     """A run stands out: the interval is of runs pulled in, and a permutation is the evidence."""
 
@@ -160,10 +164,12 @@ def shift(found: Sides, noise: Noise | None, rules: Rules) -> Shift | None:
     error = sd * math.sqrt(sum(1 / each for each in counts))
     centre = statistics.fmean(after) - statistics.fmean(before)
     reach = error * quantile(1 - rules.alpha, df)
+    share = WILD_PASS_SHARE if wild else PASS_SHARE
     estimate = hodges_lehmann(found.before, found.after)
     return Shift(
         estimate=estimate, low=min(centre - reach, estimate), high=max(centre + reach, estimate),
-        p=_above(centre / error, df), noise=Noise(sd, df), reach=reach, stands_out=wild,
+        p=_above(centre / error, df), noise=Noise(sd, df), reach=reach,
+        pass_reach=error * quantile(1 - rules.alpha * share, df), stands_out=wild,
     )  # fmt: skip
 
 
