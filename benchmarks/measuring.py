@@ -69,7 +69,7 @@ def measure(options: Options) -> None:
         judged = time.perf_counter() - begun
         files = ResultsFolder(Path(folder), "r")
         files.write_level(result, str(VMS))
-        files.write_results({}, {}, [level_object(result)])
+        files.write_results({"levels": [level_object(result)]})
         print(f"  judging, writing      {judged:8.2f} s, {time.perf_counter() - begun:.2f} s "
               f"together (wanted: below {WANTED_JUDGING:g} s)")  # fmt: skip
 

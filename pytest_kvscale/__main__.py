@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from pytest_kvscale import comparing, keeping, trending
 from pytest_kvscale.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
         "Undo what runs left, then remove the namespace kvscale-system with its lease and the "
         "memory of the last level: all that stays of runs on a cluster.",
     )  # fmt: skip
+    comparing.add_to(commands)
+    keeping.add_to(commands)
+    trending.add_to(commands)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))
@@ -69,7 +73,8 @@ def _add_cluster_command(
     from pytest_kvscale import options
 
     command = commands.add_parser(name, help=short, description=long)
-    wanted = [each for each in options.OPTIONS if each.name in ("no-wait", "delete-timeout")]
+    names = ("no-wait", "delete-timeout", "upgrade-back-command")
+    wanted = [each for each in options.OPTIONS if each.name in names]
     options.add_to_command(command, [*options.CLUSTER_OPTIONS, *wanted])
     command.set_defaults(run=run)
 

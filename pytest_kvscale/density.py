@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import math
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,6 +90,10 @@ class LevelPlan:
     namespace_there: bool = False
     """It was there before the run, and stays."""
     recording: Path | None = None
+    label: str = ""
+    """What this run of the level is called, if not by its number: `400-2`."""
+    meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None
+    """What is done while all VMIs run, before anything is deleted; not if one of them does not."""
     keep_if: Callable[[], bool] | None = None
     """Whether to leave what was created, asked when the level has ended by itself."""
 
@@ -151,6 +155,11 @@ class LevelRun:
         return bool(self._start) and self.end is None
 
     @property
+    def began(self) -> float | None:
+        """When it began (loop time), if it has."""
+        return self._start or None
+
+    @property
     def level(self) -> int:
         """How many VMIs it is to be."""
         return self._plan.level
@@ -196,7 +205,7 @@ class LevelRun:
         made: Object | None = None
         async with contextlib.AsyncExitStack() as stack:
             if self._tell is not None:
-                progress = Progress(plan.level, self.observer)
+                progress = Progress(plan.level, self.observer, plan.label)
                 await stack.enter_async_context(telling(progress, self._tell))
             if plan.recording is not None:
                 self._recorder = Recorder(plan.recording, self._start)
@@ -253,6 +262,7 @@ class LevelRun:
             creating = asyncio.create_task(self._create(deadline), name="creating")
             try:
                 await self._wait_for_end(creating, failing, deadline)
+                await self._hold(failing)
             finally:
                 creating.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -312,11 +322,22 @@ class LevelRun:
         if lost.done():
             self.problem = lost.result()
 
+    async def _hold(self, failing: asyncio.Task[None]) -> None:
+        """Do what is to be done while all VMIs run; one that ends meanwhile is lost."""
+        if self._plan.meanwhile is None or self.problem or not self._all_run():
+            return
+        self.ended = "interrupted"
+        await unless(failing, self._plan.meanwhile())
+        await unless(failing, look_again([*self._followers.values()]))
+        self.ended = "held to the end"
+
+    def _all_run(self) -> bool:
+        return all(each.running for each in self.observer.timelines.values())
+
     async def _look(self) -> None:
         """Have what the level is judged by listed again."""
         # Events explain failures, and nothing else.
-        all_run = all(each.running for each in self.observer.timelines.values())
-        streams = self._objects() if all_run else self._followers
+        streams = self._objects() if self._all_run() else self._followers
         await look_again([self._followers[each] for each in streams])
 
     # Ending ---------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from execnet.gateway_base import RemoteError
 from xdist.scheduler import LoadFileScheduling, LoadScopeScheduling
 
 from pytest_kvscale import state
-from pytest_kvscale.collection import levels_of, suites_of
+from pytest_kvscale.collection import found
 
 if TYPE_CHECKING:
     from pytest_kvscale.plugin import Hooks
@@ -38,12 +38,11 @@ class Notes:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def leave(self, worker: str, items: Sequence[pytest.Item], problem: str) -> None:
+    def leave(self, worker: str, items: Sequence[pytest.Item], problem: str, left_out: int) -> None:
         """Write it down (in a worker)."""
         content = {
             "ids": [item.nodeid for item in items],
-            "suites": [str(each) for each in suites_of(items)],
-            "levels": levels_of(items),
+            "tests": found(items, left_out),
             "problem": problem,
             "pid": os.getpid(),
         }
@@ -139,16 +138,15 @@ class Controller:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any) -> None:
         """Check everything before the first test is handed out."""
-        found = self._notes.read()
-        if found is None or self._begun:
+        noted = self._notes.read()
+        if noted is None or self._begun:
             return
         self._begun = True
         config, hooks = node.config, self._hooks
         if config.getvalue("dist") == "each":
             hooks.stop("--dist each would run the levels in several workers at once")
         session = config.pluginmanager.get_plugin("session")
-        suites = [Path(each) for each in found["suites"]]
-        hooks.begin(session, suites, found["levels"], found["problem"])
+        hooks.begin(session, noted["tests"], noted["problem"])
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         for line in hooks.pytest_report_collectionfinish() if reporter is not None else []:
             reporter.write_line(line)
@@ -201,6 +199,6 @@ class Worker:
         self._notes = Notes(Path(given[_KEY]["notes"]))
         self._id: str = given["workerid"]
 
-    def found(self, items: Sequence[pytest.Item], problem: str) -> None:
+    def found(self, items: Sequence[pytest.Item], problem: str, left_out: int) -> None:
         """Let the controller know of tests of ours, or of what is wrong with them."""
-        self._notes.leave(self._id, items, problem)
+        self._notes.leave(self._id, items, problem, left_out)

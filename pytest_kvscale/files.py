@@ -6,6 +6,7 @@ density test was found, so that other runs are not touched.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +17,13 @@ from _pytest import junitxml
 
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.report import junit, terminal
-from pytest_kvscale.report.results import Json
+from pytest_kvscale.report.results import SUMMARY, Json
 
 if TYPE_CHECKING:
     from pytest_kvscale.session import Run
 
 JUNIT, HTML = "junit.xml", "report.html"
+_NOTHING = "## KubeVirt density\n\nNo level was measured.\n"
 
 
 class ReportFiles:
@@ -34,6 +36,7 @@ class ReportFiles:
         self._given = config.option.xmlpath if self._junit else None
         self._own_html: Any = None
         self._reports: list[Json] | None = None
+        self._shown: list[Json] | None = None
         self.html_missing = ""
         """Why there is no report.html, if there is none."""
 
@@ -42,8 +45,14 @@ class ReportFiles:
         """The level reports; they were written by the process that ran the levels."""
         return self._run.folder.read_reports() if self._reports is None else self._reports
 
+    @property
+    def shown(self) -> list[Json]:
+        """How what was judged of all levels is shown; it was written as the reports were."""
+        return self._run.folder.read_shown() if self._shown is None else self._shown
+
     def begin(self, session: pytest.Session) -> None:
         """From here on, tests are written down for our files."""
+        _append_summary(self._run, "")  # Now, rather than when all is measured.
         config, folder = self._config, self._run.folder.make()
         if self._junit and not self._given:
             config.option.xmlpath = str(folder / JUNIT)
@@ -63,20 +72,25 @@ class ReportFiles:
 
     def before_they_are_written(self) -> None:
         """Add the figures to the JUnit file."""
-        reports = self._reports = self.reports
+        reports, shown = self.reports, self.shown
+        self._reports, self._shown = reports, shown
         xml = self._config.stash.get(junitxml.xml_key, None)
         if xml is None or not reports:
             return
         run, cluster = reports[-1]["run"], reports[-1]["cluster"]
         for name, value in junit.properties(run, cluster, reports):
             xml.add_global_property(name, value)
+        for each in shown:
+            for name, value in each["properties"].items():
+                xml.add_global_property(name, value)
 
     def html_content(self) -> str:
         """What stands in every HTML report of this session."""
         from pytest_kvscale.report import html
 
         reports = self.reports
-        return html.page(reports[-1]["run"], reports[-1]["cluster"], reports)
+        page = html.page(reports[-1]["run"], reports[-1]["cluster"], reports)
+        return "\n".join([page, *(each["html"] for each in self.shown)])
 
     def summary(self) -> Iterator[str]:
         """The table of levels, and where the files are."""
@@ -86,9 +100,14 @@ class ReportFiles:
             yield f"no level was measured; what there is lies in {folder}"
             return
         simulated = reports[-1]["run"]["simulated"]
+        mark = f"SIMULATED ({simulated}): these are not figures of real hardware"
         if simulated != "false":
-            yield f"SIMULATED ({simulated}): these are not figures of real hardware"
+            yield mark
         yield from terminal.table(reports)
+        for each in self.shown:
+            yield from (line for line in each["lines"] if line != mark)
+        if self._run.comparing.is_wanted and not self.shown:
+            yield "nothing was compared with the baseline"
         here = self._config.invocation_params.dir
         shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
         yield self.html_missing or f"report: {shown / HTML}"
@@ -96,17 +115,33 @@ class ReportFiles:
         if self._run.undoing.left:
             yield self._run.undoing.left
 
+    def _summary(self) -> str:
+        """The summary in Markdown; it was written by the process that ran the levels."""
+        path = self._run.folder.path / SUMMARY
+        if not path.is_file():
+            self._run.folder.write_summary(_NOTHING)
+        return path.read_text(encoding="utf-8")
+
     def after_they_were_written(self) -> None:
         """Put a copy of the user's own JUnit file into the run's folder."""
         xml = self._config.stash.get(junitxml.xml_key, None)
         target = self._run.folder.path / JUNIT
         if self._given and xml is not None and Path(xml.logfile) != target.absolute():
             shutil.copyfile(xml.logfile, target)
+        try:
+            _append_summary(self._run, self._summary())
+        except ConfigurationError as problem:
+            self._run.tell(f"note: {problem}")
         self._run.folder.forget_reports()
 
 
 def write_error(config: pytest.Config, run: Run, sentence: str) -> None:
     """A JUnit file with one error: the sentence why the run could not begin."""
+    from pytest_kvscale.report import markdown
+
+    said = markdown.escape(sentence)
+    with contextlib.suppress(ConfigurationError):
+        _append_summary(run, f"## KubeVirt density\n\n**The run could not begin:** {said}\n")
     error = pytest.CollectReport("pytest_kvscale::configuration", "failed", sentence, [])
     users = config.stash.get(junitxml.xml_key, None)
     if users is not None:
@@ -124,6 +159,21 @@ def write_error(config: pytest.Config, run: Run, sentence: str) -> None:
     ours.pytest_sessionstart()
     ours.pytest_collectreport(error)
     ours.pytest_sessionfinish()
+
+
+def _append_summary(run: Run, text: str) -> None:
+    """Append a summary to the file that the user named for it, if there is one."""
+    path = run.settings.summary
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as problem:
+        raise ConfigurationError(
+            f"--kvscale-summary: {path} cannot be written: {problem.strerror or problem}"
+        ) from None
 
 
 def _make_html(config: pytest.Config, path: Path) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_kvscale import state
+from pytest_kvscale import collection, state
 
 if TYPE_CHECKING:
     from pytest_kvscale.cluster.choose import Connection
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pytest_kvscale.cluster.tuning import Change
     from pytest_kvscale.judge.verdict import DensityResult
     from pytest_kvscale.options import Settings
+    from pytest_kvscale.session import Run
+    from pytest_kvscale.upgrade_tests import Side, Step
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +99,8 @@ def kv_prometheus(pytestconfig: pytest.Config, kv_cluster: Connection) -> AskedP
 @pytest.fixture
 def density_level(request: pytest.FixtureRequest) -> int:
     """The level of this test, one of `--kvscale-levels` or of the marker's."""
-    return int(request.param)
+    level: int = request.param.level
+    return level
 
 
 @pytest.fixture
@@ -106,19 +109,92 @@ def density_run(
 ) -> Callable[[int], DensityResult]:
     """Call it with a level: creates so many VMIs, waits, deletes them, and returns the result."""
     run = state.run_of(request.config)
+    nth = collection.nth_of(request.node)
+    times = 1 if nth is None else nth.times
 
     def density(level: int) -> DensityResult:
         from pytest_kvscale.levels import AbandonedError, RunStoppedError
 
         __tracebackhide__ = True
         try:
-            return run.levels.run_level(level, run.objectives(request.path.parent))
+            return run.levels.run_level(level, run.objectives(request.path.parent), times)
         except RunStoppedError as stopped:
             pytest.fail(str(stopped), pytrace=False)
         except AbandonedError as abandoned:
             pytest.exit(str(abandoned), returncode=2)
 
     return density
+
+
+class UpgradeCheck:
+    """The upgrade of a run; `check` fails a test by what came of it."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def bring(self, side: Side) -> None:
+        """Have the cluster on this side of the upgrade; fails the test if it is not there."""
+        from pytest_kvscale.levels import AbandonedError
+        from pytest_kvscale.upgrading import UpgradeFailedError
+
+        __tracebackhide__ = True
+        sentence = ""
+        try:
+            self._run.upgrading.bring(side)
+        except UpgradeFailedError as problem:
+            sentence = str(problem)
+        except AbandonedError as abandoned:
+            pytest.exit(str(abandoned), returncode=2)
+        if sentence:
+            pytest.fail(sentence, pytrace=False)
+
+    def check(self, step: Step) -> None:
+        """Assert that this change of version was rolled out, and that no VMI was lost in it."""
+        __tracebackhide__ = True
+        self.bring(step.to)
+        made = self._run.upgrading.step(step.nth)
+        if made is None:
+            pytest.fail("KubeVirt was not brought to that version", pytrace=False)
+        made.told = True
+        if made.lost:
+            pytest.fail(made.lost, pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def kv_upgrade(pytestconfig: pytest.Config, kv_tuning: list[Change]) -> Iterator[UpgradeCheck]:
+    """The upgrade of KubeVirt (`--kvscale-upgrade-to`); made when a test needs what is after it."""
+    from pytest_kvscale.upgrading import UpgradeFailedError
+
+    run = state.run_of(pytestconfig)
+    yield UpgradeCheck(run)
+    try:
+        untold = run.upgrading.end()
+    except UpgradeFailedError as problem:
+        untold = str(problem)
+    if untold:
+        pytest.fail(untold, pytrace=False)
+
+
+@pytest.fixture
+def kv_upgrade_step(request: pytest.FixtureRequest) -> Step:
+    """Which change of version a test is of, where there are several."""
+    from pytest_kvscale.upgrade_tests import step_of
+
+    return step_of(request.node)
+
+
+@pytest.fixture
+def kv_before(kv_upgrade: UpgradeCheck) -> None:
+    """KubeVirt is of the version before the upgrade."""
+    __tracebackhide__ = True
+    kv_upgrade.bring("before")
+
+
+@pytest.fixture
+def kv_after(kv_upgrade: UpgradeCheck) -> None:
+    """KubeVirt is of the version after the upgrade."""
+    __tracebackhide__ = True
+    kv_upgrade.bring("after")
 
 
 class SloCheck:

@@ -7,7 +7,6 @@ in a folder as well for a controller whose worker was interrupted.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +14,17 @@ from pytest_kvscale.cluster import recovery
 from pytest_kvscale.cluster.client import ApiError, LostConnectionError
 from pytest_kvscale.cluster.cooldown import NotSettledError
 from pytest_kvscale.cluster.journal_level import Noted
+from pytest_kvscale.collection import level_label
 from pytest_kvscale.density import LevelPlan, LevelRun, stall_after
 from pytest_kvscale.judge.objectives import NO_OBJECTIVES, Objectives
-from pytest_kvscale.judge.verdict import DensityResult, judge
+from pytest_kvscale.judge.verdict import CANNOT_FIT, CHANGED, KEPT, DensityResult, judge
 from pytest_kvscale.measure.counted import NOT_COUNTED
 from pytest_kvscale.measure.figures import occupancy
-from pytest_kvscale.report.results import level_object
+from pytest_kvscale.report.results import SCHEMA, level_object
 from pytest_kvscale.resting import Resting
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from pytest_kvscale.cluster.preflight import Plan
@@ -41,11 +42,6 @@ class AbandonedError(KeyboardInterrupt):
     """A second Ctrl-C: what was created is still there; says how to remove it."""
 
 
-def level_label(level: int, times: int) -> str:
-    """What a level is called in files and reports: `400`, and `400-2` the second time."""
-    return str(level) if times == 1 else f"{level}-{times}"
-
-
 class Levels:
     """Runs the levels of a run, one after the other."""
 
@@ -54,10 +50,14 @@ class Levels:
         self.reports: list[Json] = []
         """Level reports so far, as plain data: the level's object, its plot's data, explanation."""
         self._resting = Resting(run)
-        self._times: collections.Counter[int] = collections.Counter()
-        """How often each level was run."""
+        self._labels: set[str] = set()
+        """Of the levels that were run."""
         self._tested = 0
         """How many levels' tests have ended."""
+        self.beside: Json = {}
+        """What else stands in the results, by its key."""
+        self.summary: list[str] = []
+        """What else stands in the summary: sections in Markdown."""
         self._canary: Json | None = None
         self._stopped = ""
 
@@ -66,10 +66,11 @@ class Levels:
         if not self._stopped:
             self._resting.rest(level)
 
-    def run_level(self, level: int, objectives: Objectives) -> DensityResult:
+    def run_level(self, level: int, objectives: Objectives, times: int = 1) -> DensityResult:
         """Run one level, judge it, and write it down, however it ends; then raise what ended it.
 
-        Raises `RunStoppedError` if the canary failed or our turn is lost.
+        `times` says which of its runs it is, as in the id of its test. Raises `RunStoppedError` if
+        the canary failed or our turn is lost.
         """
         run = self._run
         run.begin()
@@ -80,14 +81,13 @@ class Levels:
             self._resting.begin()
             self._prove_the_way()
             foreseen = self._foresee(level)
-        self._times[level] += 1
-        label = level_label(level, self._times[level])
+        label = self._label(level, times)
         if self._is_refused(foreseen):
             return self._refuse(level, label, foreseen, objectives)
         doubts = self._drift("before")
         cooldown = self._resting.as_json()
         objects = run.templates.level(level, run.place)
-        plan = self._plan(level, objects, self._recording(label))
+        plan = dataclasses.replace(self._plan(level, objects, self._recording(label)), label=label)
         if run.settings.keep:
             plan = dataclasses.replace(plan, keep_if=lambda: self._failed(running, objectives))
         notes = self._notes(f"level {label}", plan)
@@ -135,6 +135,20 @@ class Levels:
             self._resting.ended(running.end)
         return result
 
+    def _label(self, level: int, times: int) -> str:
+        """What a run of a level is called: as its test, or by a number that no test has.
+
+        Those of the two sides of an upgrade are told apart: `before-400`, `after-400`.
+        """
+        side = self._run.upgrading.side
+        prefix = "" if side is None else f"{side}-"
+        label, beyond = prefix + level_label(level, times), max(times, self._run.settings.repeat)
+        while label in self._labels:
+            beyond += 1
+            label = prefix + level_label(level, beyond)
+        self._labels.add(label)
+        return label
+
     def _recording(self, label: str) -> Path | None:
         """Where a level is recorded, if it is."""
         run = self._run
@@ -152,7 +166,7 @@ class Levels:
     def _say_kept(self, level: int) -> str:
         """Nothing more can run beside what is kept."""
         run = self._run
-        where = f"its objects are kept in the namespace {run.namespace} (--kvscale-keep)"
+        where = f"{KEPT} {run.namespace} (--kvscale-keep)"
         self._stopped = f"level {level} failed, and {where}"
         return f"{where}: python -m pytest_kvscale recover removes them"
 
@@ -191,7 +205,7 @@ class Levels:
         running = LevelRun(run.connection.client, self._plan(level, ()), run.take_turn(wait=False))
         problem = f"{foreseen.forecast.text()} (--kvscale-force runs it all the same)"
         result = judge(
-            level, running.figures(), objectives, ended="not begun: it cannot fit",
+            level, running.figures(), objectives, ended=CANNOT_FIT,
             problem=problem, harness=running.harness(), cooldown=self._resting.as_json(),
         )  # fmt: skip
         self._keep(result, running, label, foreseen)
@@ -203,7 +217,7 @@ class Levels:
             found = self._run.drift()
         except (ApiError, LostConnectionError, TimeoutError) as problem:
             found = [f"they could not be read: {problem or 'no answer in time'}"]
-        return [f"KubeVirt's settings have changed ({when} the level): {each}" for each in found]
+        return [f"{CHANGED} ({when} the level): {each}" for each in found]
 
     def _notes(self, what: str, plan: LevelPlan) -> Noted:
         run = self._run
@@ -275,6 +289,53 @@ class Levels:
         self.write_results()
         return result
 
+    # While KubeVirt is brought to another version -------------------------------------------
+
+    def hold(
+        self, number: int, meanwhile: Callable[[], Coroutine[Any, Any, None]], label: str, what: str
+    ) -> DensityResult:
+        """Have so many VMIs run while something is done: watched, and not measured.
+
+        It is not done if one of them does not come to run; the result says which were lost, or
+        never ran. Raises `RunStoppedError` if nothing may be created.
+        """
+        run = self._run
+        run.begin()
+        self._go_on()
+        if self._canary is None:
+            self._resting.begin()
+            self._prove_the_way()
+        objects = run.templates.level(number, run.place, "upgrade")
+        plan = dataclasses.replace(self._plan(number, objects), meanwhile=meanwhile, label=label)
+        notes, turn = self._notes(what, plan), run.take_turn(wait=False)
+        running = LevelRun(run.connection.client, plan, turn, notes)
+        problem = ""
+        try:
+            run.connection.run(running.run())
+        except KeyboardInterrupt:
+            problem = "it was interrupted"
+            if running.is_abandoned:
+                run.undoing.abandoned = True
+                raise AbandonedError(self._left(running)) from None
+            raise
+        finally:
+            result = judge(
+                number, running.figures(), NO_OBJECTIVES, None, running.ended,
+                running.problem or problem, left=running.left(),
+            )  # fmt: skip
+            run.folder.write_level(result, label)
+            self.note_end(running.end)
+        return result
+
+    def note_end(self, at: float | None) -> None:
+        """Something that the cluster has to rest from has ended (loop time)."""
+        self._resting.ended(at)
+
+    def has_another_version(self) -> None:
+        """The way has to be proven again: launchers have another image, and may need more."""
+        self._canary = None
+        self._run.foreseeing.preflight.forget()
+
     # What is kept ---------------------------------------------------------------------------
 
     def _keep(self, result: DensityResult, running: LevelRun, label: str, plan: Plan) -> None:
@@ -283,7 +344,12 @@ class Levels:
         end = running.observer.level_end
         report = {
             "label": label,
-            "level": {**level_object(result), "preflight": plan.as_json()},
+            "level": {
+                **level_object(result, label),
+                **({} if self._run.upgrading.side is None else {"side": self._run.upgrading.side}),
+                "began": self._date(running.began),
+                "preflight": plan.as_json(),
+            },
             "explanation": "" if result.verdict == "pass" else result.explanation(),
             "occupancy": occupancy(figures.timelines),
             "end": None if sent is None or end is None else round(end - sent, 3),
@@ -294,6 +360,11 @@ class Levels:
         self._run.folder.write_level(result, label)
         self._run.folder.write_report(len(self.reports), report)
         self.write_results()
+
+    def _date(self, moment: float | None) -> float | None:
+        """The date (POSIX) of a moment of the loop; None if its time has none."""
+        dated = self._run.connection.clock.dated
+        return None if moment is None or dated is None else round(dated + moment, 3)
 
     def test_ended(self, outcome: str) -> None:
         """The test that ran the last levels has passed, failed or been skipped: keep that.
@@ -310,10 +381,26 @@ class Levels:
     def _run_object(self) -> Json:
         return {**self._run.run_object(), "canary": self._canary}
 
+    def results(self) -> Json:
+        """The content of `results.json`, with all levels so far."""
+        return {
+            "schema": SCHEMA,
+            "run": self._run_object(),
+            "cluster": self._run.upgrading.after or self._run.cluster_object(),
+            "levels": [each["level"] for each in self.reports],
+            **self.beside,
+        }
+
     def write_results(self) -> None:
-        """Write `results.json` with all levels so far."""
-        levels = [each["level"] for each in self.reports]
-        self._run.folder.write_results(self._run_object(), self._run.cluster_object(), levels)
+        """Write `results.json` and the summary as they are now."""
+        from pytest_kvscale.report import markdown
+
+        results, run = self.results(), self._run
+        run.folder.write_results(results)
+        text = markdown.summary(
+            results["run"], results["cluster"], self.reports, run.comparing.comparison
+        )
+        run.folder.write_summary("\n".join([text, *self.summary]))
 
     def _left(self, running: LevelRun) -> str:
         """What is left when nobody waits for the deletion any more."""

@@ -33,6 +33,8 @@ class Settings:
     sim_profile: str = "blog-2021"
     sim_seed: int = 0
     levels: tuple[int, ...] = DEFAULT_LEVELS
+    repeat: int = 1
+    """How often each level is run."""
     node: str | None = None
     """The node under test; None: the one schedulable node with most memory."""
     node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -74,8 +76,41 @@ class Settings:
     """Whether to wait while another run has the cluster."""
     beside_others: bool = False
     """Whether other VMIs may be on the node under test."""
+    baseline: tuple[Path, ...] = ()
+    """Runs to compare with: results, folders of runs."""
+    calibration: Path | None = None
+    """Runs of a calibration: how far equal runs of this cluster lie apart."""
+    may_differ: tuple[str, ...] = ()
+    """What need not be the same in runs that are compared: names, or patterns of them."""
+    relative: float = 0.05
+    """The least relative change that fails."""
+    summary: Path | None = None
+    """A file to which the Markdown summary is appended."""
+    upgrade_to: str | None = None
+    """The version of KubeVirt that suites/upgrade brings the cluster to."""
+    upgrade_registry: str | None = None
+    upgrade_command: str | None = dataclasses.field(default=None, repr=False)
+    """A program that upgrades KubeVirt; None: its CR is changed."""
+    upgrade_back: bool = False
+    """Whether to return to the former version."""
+    upgrade_back_command: str | None = dataclasses.field(default=None, repr=False)
+    upgrade_timeout: float = 1800.0
+    upgrade_vmis: int = 10
+    """How many VMIs run during the upgrade."""
     record: bool = False
     strict: bool = False
+    given: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
+    """Which settings were given, by their names here."""
+
+    def absolute(self) -> Settings:
+        """With paths that are used later than they were given."""
+        return dataclasses.replace(
+            self,
+            report_dir=self.report_dir.absolute(),
+            baseline=tuple(each.absolute() for each in self.baseline),
+            calibration=self.calibration and self.calibration.absolute(),
+            summary=self.summary and self.summary.absolute(),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +184,14 @@ def count(text: str) -> int:
     return value
 
 
+def amount(text: str) -> int:
+    """A whole number, 0 or more."""
+    value: int = _number(text, int, "a whole number, 0 or more")
+    if value < 0:
+        raise ValueError(f"{text!r} is too small: expected a whole number, 0 or more")
+    return value
+
+
 def whole(text: str) -> int:
     """A whole number."""
     value: int = _number(text, int, "a whole number")
@@ -171,6 +214,15 @@ def levels(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
+def percent(text: str) -> float:
+    """A share, from per cent: `5` and `5%` are 0.05."""
+    expected = "a percentage: expected a number from 0 to 1000, e.g. 5%"
+    value: float = _number(text.strip().removesuffix("%"), float, expected)
+    if not 0 <= value <= 1000:
+        raise ValueError(f"{text!r} is no percentage: expected a number from 0 to 1000")
+    return value / 100
+
+
 def choice(*words: str) -> Callable[[str], str]:
     """One of these words."""
 
@@ -191,6 +243,11 @@ def label_pairs(text: str) -> dict[str, str]:
 def assignments(text: str) -> dict[str, str]:
     """Template variables: one `NAME=VALUE` a line."""
     return dict(_pair(part, "a variable") for part in text.splitlines() if part.strip())
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names, one a line."""
+    return tuple(line.strip() for line in text.splitlines() if line.strip()) or (name(text),)
 
 
 def name(text: str) -> str:
@@ -264,6 +321,13 @@ CLUSTER_OPTIONS: tuple[Option, ...] = (
 OPTIONS: tuple[Option, ...] = (
     *CLUSTER_OPTIONS,
     Option("levels", levels, "density levels (default: 50,100,200,300,400)", "N,N,..."),
+    Option(
+        "repeat",
+        count,
+        "how often each level is run, in rounds (50, 100, 50-2, 100-2), so that a drift of the "
+        "cluster falls on all levels alike (default: 1)",
+        "N",
+    ),
     Option(
         "node", name, "the node under test (default: the schedulable node with most memory)", "NAME"
     ),
@@ -363,8 +427,83 @@ OPTIONS: tuple[Option, ...] = (
         "prometheus-ca", path, "the authorities whose certificate that Prometheus may show", "FILE"
     ),
     Option("report-dir", path, "where results go (default: reports)", "DIR"),
+    Option(
+        "baseline",
+        paths,
+        "what the run is compared with: results.json, or a folder of runs; may be given several "
+        "times",
+        "PATH", repeated=True,
+    ),
+    Option(
+        "calibration",
+        path,
+        "a run of suites/calibrate: how far equal runs of this cluster lie apart",
+        "PATH",
+    ),
+    Option(
+        "may-differ",
+        names,
+        "what need not be the same in runs that are compared, e.g. versions.kubernetes or "
+        "settings.*; may be given several times",
+        "NAME", repeated=True,
+    ),
+    Option(
+        "relative", percent, "the least relative change that fails, in per cent (default: 5)",
+        "PERCENT",
+    ),
+    Option(
+        "summary",
+        path,
+        "a file to which a summary in Markdown is appended, e.g. $GITHUB_STEP_SUMMARY",
+        "FILE",
+    ),
+    Option(
+        "upgrade-to",
+        name,
+        "suites/upgrade: the version KubeVirt is upgraded to, as the KubeVirt CR's imageTag has it",
+        "VERSION",
+    ),
+    Option(
+        "upgrade-registry",
+        name,
+        "where that version's images come from: the KubeVirt CR's imageRegistry (default: from "
+        "where they came before)",
+        "REGISTRY",
+    ),
+    Option(
+        "upgrade-command",
+        name,
+        "a program that upgrades KubeVirt, instead of a change of its CR; run without a shell, "
+        "with KVSCALE_FROM and KVSCALE_TO (and KUBECONFIG, as given) in its environment",
+        "COMMAND",
+    ),
+    Option(
+        "upgrade-back",
+        yes,
+        "return to the former version: between the rounds of --kvscale-repeat, so that they are "
+        "interleaved (before, after, after, before, ...), and at the end",
+        flag=True,
+    ),
+    Option(
+        "upgrade-back-command",
+        name,
+        "the program that does so, where one has upgraded; it undoes an upgrade that failed, too",
+        "COMMAND",
+    ),
+    Option(
+        "upgrade-timeout",
+        patience,
+        "longest wait for a version to be rolled out (default: 30m)",
+        "TIME",
+    ),
+    Option(
+        "upgrade-vmis",
+        amount,
+        "VMIs that run on the node during the upgrade and must not be lost (default: 10)",
+        "N",
+    ),
     Option("record", yes, "write a recording of each level, for replay", flag=True),
-    Option("strict", yes, "let an inconclusive level fail", flag=True),
+    Option("strict", yes, "let an inconclusive level or comparison fail", flag=True),
 )  # fmt: skip
 
 
@@ -413,4 +552,4 @@ def read(given: Callable[[str], Any], ini: Callable[[str], Any]) -> Settings:
             values[option.target] = value is option.means if option.flag else value
         except ValueError as problem:
             raise ConfigurationError(f"{where}: {problem}") from None
-    return Settings(**values)
+    return Settings(**values, given=frozenset(values))

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_kvscale import collection, options, state
+from pytest_kvscale import after_levels, collection, options, state, upgrade_tests
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.fixtures import (  # noqa: F401 - pytest finds fixtures by name
     density_level,
     density_run,
+    kv_after,
+    kv_before,
     kv_cluster,
     kv_namespace,
     kv_node,
     kv_prometheus,
     kv_settings,
     kv_tuning,
+    kv_upgrade,
+    kv_upgrade_step,
     slo,
 )
 from pytest_kvscale.interrupts import Interrupts
@@ -39,6 +43,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Read the settings; a mistake in them is told before anything else happens."""
     config.addinivalue_line(
         "markers", "density(levels=...): a density test; levels replaces --kvscale-levels"
+    )
+    config.addinivalue_line(
+        "markers",
+        "calibration: equal runs, to learn how far they lie apart; of level 100, ten times, unless "
+        "--kvscale-levels and --kvscale-repeat are given",
     )
     config.pluginmanager.register(Hooks(config), "kvscale-hooks")
 
@@ -79,19 +88,20 @@ class Hooks:
     # Collection -----------------------------------------------------------------------------
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """One test for each density level."""
-        levels = self._run.settings.levels
+        """One test for each run of a density level."""
+        settings = self._run.settings
         try:
-            collection.parametrize(metafunc, levels)
+            collection.parametrize(metafunc, settings)
         except ConfigurationError as problem:
             self._problem = self._problem or str(problem)
-            metafunc.parametrize(collection.LEVEL, levels, indirect=True)
+            metafunc.parametrize(collection.LEVEL, settings.levels, indirect=True)
+        upgrade_tests.parametrize(metafunc, settings.repeat, settings.upgrade_back)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
-        self, config: pytest.Config, items: list[pytest.Item]
+        self, session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
     ) -> Generator[None, None, None]:
-        """Let a number in -k mean a level, for tests that have one."""
+        """Let a number in -k mean a level; put tests of an upgrade in order, then what judges."""
         given = config.option.keyword
         try:
             config.option.keyword = collection.select_levels(items, given)
@@ -99,9 +109,18 @@ class Hooks:
             self._problem = self._problem or str(problem)
             self._selection_failed = True
         try:
-            return (yield)
+            result = yield
         finally:
             config.option.keyword = given
+        try:
+            left_out = upgrade_tests.arrange(self._run, items)
+        except ConfigurationError as problem:
+            self._problem = self._problem or str(problem)
+            return result
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+        after_levels.append(session, self._run, items, collection.levels_run(items))
+        return result
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -112,28 +131,32 @@ class Hooks:
         if session.testsfailed and not session.config.option.continue_on_collection_errors:
             return  # pytest will run no test.
         if self._worker is not None:
-            self._worker.found(ours, self._problem)
+            self._worker.found(ours, self._problem, self._run.upgrading.left_out)
             self.interrupts.begin()
         elif not session.config.option.collectonly:
-            levels = collection.levels_of(ours)
-            self.begin(session, collection.suites_of(ours), levels, self._problem)
+            left_out = self._run.upgrading.left_out
+            self.begin(session, collection.found(ours, left_out), self._problem)
 
     def pytest_report_collectionfinish(self) -> list[str]:
         """Say which cluster it is, and whether it is simulated."""
         return self._run.header() if self._files is not None else []
 
-    def begin(
-        self, session: pytest.Session, suites: Sequence[Path], levels: Sequence[int], problem: str
-    ) -> None:
+    def begin(self, session: pytest.Session, found: collection.Found, problem: str) -> None:
         """Begin a run of ours; stops pytest with exit code 4 if it cannot."""
         from pytest_kvscale.files import ReportFiles
 
         try:
             if problem:
                 raise ConfigurationError(problem)
+            self._run.calibrating.check(found["calibrated"], found["levels"], found["compared"])
+            self._run.comparing.expect(found["compared"], found["unnamed"])
             self._run.tell = self._tell
             self.interrupts.begin()
-            self._run.check(suites, levels)
+            upgrading, suites = self._run.upgrading, [Path(each) for each in found["suites"]]
+            upgrading.left_out = found["left_out"]
+            if found["upgrade"] and not upgrading.is_wanted:
+                upgrading.want(bool(found["compared"]))  # A controller has seen no test.
+            self._run.check(suites, found["levels"], found["compared"])
             self._files = ReportFiles(session.config, self._run)
             self._files.begin(session)
         except ConfigurationError as mistake:

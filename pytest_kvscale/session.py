@@ -7,7 +7,7 @@ that runs the levels connects for itself and writes what it measures (`levels`).
 
 from __future__ import annotations
 
-import dataclasses
+import collections
 import functools
 import math
 import secrets
@@ -20,6 +20,7 @@ from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.options import Settings
 
 if TYPE_CHECKING:
+    from pytest_kvscale.calibrating import Calibrating
     from pytest_kvscale.cluster.choose import Connection, Identity
     from pytest_kvscale.cluster.facts import ClusterFacts
     from pytest_kvscale.cluster.lease import Turn
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
     from pytest_kvscale.cluster.tuner import Tuner
     from pytest_kvscale.cluster.tuning import Change
     from pytest_kvscale.foreseeing import Foreseeing
+    from pytest_kvscale.gating import Comparing
     from pytest_kvscale.judge.objectives import AppliesTo, Objectives
     from pytest_kvscale.levels import Levels
     from pytest_kvscale.metered import Found, Meter
     from pytest_kvscale.report.results import ResultsFolder
     from pytest_kvscale.undoing import Undoing
+    from pytest_kvscale.upgrading import Upgrading
 
 SLO_FILE = "slo.yaml"
 Json = dict[str, Any]
@@ -56,9 +59,7 @@ class Run:
     """
 
     def __init__(self, settings: Settings, run_id: str | None = None, leads: bool = True) -> None:
-        # A test may change the working directory.
-        absolute = settings.report_dir.absolute()
-        self.settings = dataclasses.replace(settings, report_dir=absolute)
+        self.settings = settings.absolute()  # A test may change the working directory.
         self.leads = leads
         self.tell: Callable[[str], None] = say_nothing
         self._id = run_id
@@ -118,11 +119,32 @@ class Run:
         return Undoing(self)
 
     @functools.cached_property
+    def calibrating(self) -> Calibrating:
+        """The calibration, if this run is one."""
+        from pytest_kvscale.calibrating import Calibrating
+
+        return Calibrating(self)
+
+    @functools.cached_property
     def foreseeing(self) -> Foreseeing:
         """What is known of the levels before they begin."""
         from pytest_kvscale.foreseeing import Foreseeing
 
         return Foreseeing(self)
+
+    @functools.cached_property
+    def comparing(self) -> Comparing:
+        """The comparison of this run with others."""
+        from pytest_kvscale.gating import Comparing
+
+        return Comparing(self)
+
+    @functools.cached_property
+    def upgrading(self) -> Upgrading:
+        """The upgrade of this run, if it is one of an upgrade."""
+        from pytest_kvscale.upgrading import Upgrading
+
+        return Upgrading(self)
 
     @property
     def tuning_name(self) -> str:
@@ -152,10 +174,13 @@ class Run:
 
     # Connecting -----------------------------------------------------------------------------
 
-    def check(self, suites: Sequence[Path], levels: Sequence[int]) -> None:
+    def check(
+        self, suites: Sequence[Path], levels: Sequence[int], compared: Sequence[int] = ()
+    ) -> None:
         """Find out whether the run can begin: every file it needs, the cluster, and our turn.
 
-        Raises `ConfigurationError`. `suites` are the folders the density tests lie in.
+        Raises `ConfigurationError`. `suites` are the folders the density tests lie in; `compared`
+        are the levels that are compared with others.
         """
         from pytest_kvscale.cluster import prometheus, tuning
 
@@ -164,20 +189,27 @@ class Run:
             self._read_objectives(suite)
         if self.settings.tune is not None:
             tuning.load(self.settings.tune)
+        self.comparing.read()
+        if self.upgrading.is_wanted:
+            self.upgrading.check_settings()
         if self.settings.prometheus not in ("auto", "none"):
             prometheus.by_url(self.settings.prometheus, self._prometheus_access())
         self._check_permissions()
         place = self.place
-        for level in levels:
+        for level in dict.fromkeys(levels):
             templates.level(level, place)
-        self._levels = list(levels)
+        self.comparing.check(compared)
+        self._levels = list(levels)  # Each as often as it is run.
         self.folder.make()
         if not self.settings.plan:
             alone = self.connection.shared and not self.take_turn(self.settings.wait).off
-            self.undoing.begin(alone)
+            if self.undoing.begin(alone):
+                self._refresh()  # KubeVirt's settings, or its version, are others now.
+        if self.upgrading.is_wanted:
+            self.upgrading.check()
         self._look_around()
         if self.settings.plan:
-            self._plan = list(self.foreseeing.lines(levels))
+            self._plan = list(self.foreseeing.lines([*dict.fromkeys(levels)]))
 
     def _check_permissions(self) -> None:
         """Refuse to begin what the API would refuse in the middle."""
@@ -190,6 +222,7 @@ class Run:
             makes_namespace=self.makes_namespace,
             tunes=self.tuning_name != "none",
             beside_others=settings.beside_others,
+            upgrades=self.upgrading.is_wanted,
         )
         for each in connection.ask(permissions.check(connection.client, intent)):
             self.tell(f"note: {each}")
@@ -303,13 +336,12 @@ class Run:
         if node["memory"] is not None:
             size.append(f"{node['memory'] / 2**30:.0f} GiB")
         versions = f"Kubernetes {identity.kubernetes}, KubeVirt {facts.kubevirt}"
-        levels = ", ".join(str(each) for each in self._levels)
-        vmis = f"up to {max(self._levels, default=0)} VMIs at once (levels {levels})"
+        vmis = f"up to {max(self._levels, default=0)} VMIs at once (levels {_runs(self._levels)})"
         return [
             f"kvscale: {identity.text()}",
             f"kvscale: node {node['name']} ({', '.join([*size, node['runtime']])}), {versions}",
             f"kvscale: run {self.id}, namespace {self.namespace}, {vmis}",
-            *(f"kvscale: {each}" for each in self._plan),
+            *(f"kvscale: {each}" for each in (*self.upgrading.header(), *self._plan)),
         ]
 
     def close_unless_shared(self) -> None:
@@ -334,7 +366,7 @@ class Run:
 
     def tune(self) -> list[Change]:
         """Apply the tuning the settings name, once; returns what it changed."""
-        from pytest_kvscale.cluster import facts, tuning
+        from pytest_kvscale.cluster import tuning
         from pytest_kvscale.cluster.tuner import Tuner
 
         if self._tuner is None:
@@ -344,9 +376,20 @@ class Run:
             node = self.facts.node["name"]
             self._tuner = Tuner(self.connection.client, self.undoing.journal, node)
             made = self.connection.run(self._tuner.apply(tuning.load(name)))
-            self._facts = self.connection.run(facts.refresh(self.connection.client, self.facts))
+            self._refresh()
             self._tuning = {"applied": Path(name).stem, "changes": [_change(each) for each in made]}
         return list(self._tuner.made)
+
+    def has_another_version(self) -> None:
+        """KubeVirt was brought to another version: what is known of it is not so any more."""
+        if self._tuner is not None:
+            self.connection.run(self._tuner.upgraded())
+        self._refresh()
+
+    def _refresh(self) -> None:
+        from pytest_kvscale.cluster import facts
+
+        self._facts = self.connection.run(facts.refresh(self.connection.client, self.facts))
 
     @property
     def turn_is_lost(self) -> bool:
@@ -365,9 +408,20 @@ class Run:
         """Put back what `tune` changed; returns what others have changed since, which stays."""
         if self._tuner is None or self._connection is None:
             return []
+        from pytest_kvscale.cluster.tuning import TuningError
+        from pytest_kvscale.upgrading import UpgradeFailedError
+
+        stuck = ""
+        try:
+            self.upgrading.undo()  # What was changed last is undone first.
+        except UpgradeFailedError as problem:
+            stuck = str(problem)
         if self._tuner.made and self.undoing.is_done_by_others():
             self._tuner.leave()
-        return self._connection.run(self._tuner.put_back())
+        left = self._connection.run(self._tuner.put_back())
+        if stuck:
+            raise TuningError(stuck)
+        return left
 
     def drift(self) -> list[str]:
         """The KubeVirt settings that are not what they were when the levels began."""
@@ -447,6 +501,16 @@ class Run:
             return objectives.NO_OBJECTIVES
         identity = self.identity
         return objectives.for_cluster(found, identity.simulated, identity.profile)
+
+
+def _runs(levels: Sequence[int]) -> str:
+    """The levels for people, with how often each is run: `50, 100, 3 runs of each`."""
+    runs = collections.Counter(levels)
+    if len(set(runs.values())) == 1:
+        (number,) = set(runs.values())
+        more = "" if number == 1 else f", {number} runs of each"
+        return ", ".join(str(each) for each in runs) + more
+    return ", ".join(str(each) if n == 1 else f"{each} {n} times" for each, n in runs.items())
 
 
 def _change(change: Change) -> Json:

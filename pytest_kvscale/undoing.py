@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_kvscale.cluster.journal import Journal
     from pytest_kvscale.cluster.journal_disk import Folder
     from pytest_kvscale.cluster.journal_record import Record
-    from pytest_kvscale.cluster.recovery import Undone
+    from pytest_kvscale.cluster.recovery import Back, Undone
     from pytest_kvscale.session import Run
 
 _PRIVATE = ".journal"
@@ -57,16 +57,18 @@ class Undoing:
         journal.load()
         return journal
 
-    def begin(self, alone: bool) -> None:
-        """Undo what other runs left, and show that this one is alive.
+    def begin(self, alone: bool) -> bool:
+        """Undo what other runs left, and show that this one is alive; whether anything was undone.
 
         `alone`: we have the turn on the cluster. Raises `ConfigurationError` if something of
         another run cannot be undone, or read.
         """
         run = self._run
-        if run.connection.shared:
-            self.undo_others(alone, kept=False)
-            self._alive = self.journal.alive()
+        if not run.connection.shared:
+            return False
+        undone = self.undo_others(alone, kept=False)
+        self._alive = self.journal.alive()
+        return undone > 0
 
     def undo_others(self, alone: bool, kept: bool) -> int:
         """Undo what other runs left; returns how many there were.
@@ -122,12 +124,19 @@ class Undoing:
 
         run, connection = self._run, self._run.connection
         undone = connection.run(
-            recovery.undo(connection.client, record, run.settings.delete_timeout)
+            recovery.undo(connection.client, record, run.settings.delete_timeout, self._back())
         )
         if undone.removed:
             # How the node was before that run, nobody knows any more.
             connection.run(cooldown.remember(connection.client, record.run, "", None))
         return undone
+
+    def _back(self) -> Back:
+        """The command that brings KubeVirt back, if one was given."""
+        from pytest_kvscale.cluster.recovery import Back
+
+        run = self._run
+        return Back(run.settings.upgrade_back_command, run.connection.environment())
 
     async def _forget(self, record: Record, undone: Record, objects: bool = True) -> None:
         """Note that what was undone is; `objects`: they too."""
@@ -137,7 +146,7 @@ class Undoing:
             self._run.connection.client, record.run, record.cluster, self._folder
         )  # fmt: skip
         journal.record = record
-        parts: dict[str, Any] = {"tuning": None}
+        parts: dict[str, Any] = {"tuning": None, "upgrade": None}
         if undone.objects is not None and objects:
             parts["objects"] = None
         await journal.after(**parts)
@@ -174,8 +183,9 @@ class Undoing:
             return
         if record.objects is not None and (record.objects.over or self.abandoned):
             record = record.model_copy(update={"objects": None})
-        if record.tuning is not None and self.is_done_by_others():
-            record = record.model_copy(update={"tuning": None})
+        changed = record.tuning is not None or record.upgrade is not None
+        if changed and self.is_done_by_others():
+            record = record.model_copy(update={"tuning": None, "upgrade": None})
         if record.idle:
             return
         try:
@@ -221,6 +231,9 @@ def _what(record: Record) -> str:
     parts = []
     if record.objects is not None:
         parts.append(record.objects.what)
+    if record.upgrade is not None:
+        to = record.upgrade.to or "another version"
+        parts.append(f"the upgrade of KubeVirt from {record.upgrade.version} to {to}")
     if record.tuning is not None:
         parts.append(f"{len(record.tuning.fields)} KubeVirt settings")
     return " and ".join(parts)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from pytest_kvscale import durations
 from pytest_kvscale.cluster.client import LostConnectionError
 from pytest_kvscale.cluster.settle import LAST_LOOK, QUIET
+from pytest_kvscale.judge.verdict import SETTLED, STALLED, TIME_UP
 from pytest_kvscale.measure.observe import Observer
 
 
@@ -82,14 +83,14 @@ class Waiting:
     def _how_it_ends(self, created: bool, moment: float, progress: float) -> tuple[str, float]:
         """How the waiting ends now ("": not yet), and since when it is due, or will be."""
         if created and self._observer.settled:
-            return f"settled after {durations.write(moment - self._start)}", progress
+            return f"{SETTLED} {durations.write(moment - self._start)}", progress
         if moment >= self._deadline:
             limit = durations.write(self._timeout)
-            return f"time was up after {limit} (--kvscale-timeout)", self._deadline
+            return f"{TIME_UP} {limit} (--kvscale-timeout)", self._deadline
         stall = progress + self._stall
         if moment >= stall:
             limit = durations.write(self._stall)
-            return f"nothing progressed for {limit} (--kvscale-stall)", stall
+            return f"{STALLED} {limit} (--kvscale-stall)", stall
         return "", min(self._deadline, stall)
 
     async def _look(self, failing: asyncio.Task[None]) -> bool:

@@ -38,7 +38,12 @@ def test_the_command_line_wins() -> None:
 
 def test_each_option_sets_its_field() -> None:
     fields = {field.name for field in dataclasses.fields(Settings)}
-    assert {option.target for option in OPTIONS} == fields
+    assert {option.target for option in OPTIONS} == fields - {"given"}
+
+
+def test_what_was_given_is_known_apart_from_its_value() -> None:
+    assert read({"kvscale_repeat": "1"}, {"kvscale_levels": "5"}).given == {"repeat", "levels"}
+    assert read({"kvscale_repeat": "1"}) == Settings()
 
 
 def test_values_are_read_as_written() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import tempfile
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -75,7 +76,12 @@ class Connection:
     """A cluster to work with: its clock, its API, and what it says of itself."""
 
     def __init__(
-        self, clock: Clock, client: Client, identity: Identity, embedded: EmbeddedCluster | None
+        self,
+        clock: Clock,
+        client: Client,
+        identity: Identity,
+        embedded: EmbeddedCluster | None,
+        programs: Mapping[str, str] | None = None,
     ) -> None:
         self.clock = clock
         self.client = client
@@ -84,6 +90,8 @@ class Connection:
         """Whether other processes see the same cluster."""
         self.default_tuning = "density" if embedded is not None else "none"
         self._embedded = embedded
+        self._programs = dict(programs or {})
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._patience = PATIENCE
 
     def __repr__(self) -> str:
@@ -126,8 +134,22 @@ class Connection:
             failure.result()
         return task.result()
 
+    def environment(self) -> Mapping[str, str]:
+        """Variables that lead a program to this cluster: KUBECONFIG and KVSCALE_CONTEXT.
+
+        None of them where the program finds it as we did.
+        """
+        if self._embedded is not None and self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="kvscale-")
+            path = Path(self._folder.name) / "kubeconfig"
+            self._embedded.write_kubeconfig(path)
+            self._programs = {"KUBECONFIG": str(path)}
+        return self._programs
+
     def close(self) -> None:
         """Disconnect; an embedded cluster ends with that."""
+        if self._folder is not None:
+            self._folder.cleanup()
         self.clock.run(self._close())
         self.clock.close()
 
@@ -244,9 +266,18 @@ async def _open(
         if embedded is not None:
             await embedded.stop()
         raise
-    connection = Connection(clock, client, identity, embedded)
+    connection = Connection(clock, client, identity, embedded, _for_programs(settings))
     connection._patience -= clock.loop.time() - begin
     return connection
+
+
+def _for_programs(settings: Settings) -> dict[str, str]:
+    found = {}
+    if settings.kubeconfig is not None:
+        found["KUBECONFIG"] = str(settings.kubeconfig.absolute())
+    if settings.context is not None:
+        found["KVSCALE_CONTEXT"] = settings.context
+    return found
 
 
 def _access(

@@ -75,11 +75,12 @@ async def uid_of(client: Client) -> str:
 
 
 async def refresh(client: Client, facts: ClusterFacts) -> ClusterFacts:
-    """The same cluster and node, as they are now (settings may have been changed)."""
+    """The same cluster and node, as they are now (KubeVirt may have been changed)."""
     custom = await kubevirts.find_kubevirt(client)
     node = await client.get(NODES, "", facts.node["name"])
     return dataclasses.replace(
         facts,
+        kubevirt=kubevirts.version(custom),
         qemu_timeout=kubevirts.qemu_timeout(custom["spec"]),
         node=node_facts(node),
         settings=_settings(custom),

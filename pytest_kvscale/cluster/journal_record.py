@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -43,11 +43,30 @@ class TuningNote(Document):
     @property
     def changes(self) -> list[Change]:
         """What was changed."""
-        return [
-            Change(each.path, ABSENT if each.absent else each.before, each.after, each.present,
-                   each.added)
-            for each in self.fields
-        ]  # fmt: skip
+        return _changes(self.fields)
+
+
+class UpgradeNote(Document):
+    """KubeVirt is, or is about to be, of another version than it was."""
+
+    namespace: str
+    name: str
+    uid: str
+    """Of the KubeVirt CR."""
+    version: str
+    """What it was."""
+    to: str
+    """What it is to be; "": what the command makes of it."""
+    fields: tuple[FieldNote, ...] = ()
+    """Of the CR; none if a command of the user's upgrades it. The command is not noted: it may
+    hold what is secret."""
+    timeout: float
+    """Seconds that a version is given to be rolled out."""
+
+    @property
+    def changes(self) -> list[Change]:
+        """What was changed."""
+        return _changes(self.fields)
 
 
 class ObjectsNote(Document):
@@ -86,12 +105,13 @@ class Record(Document):
     system: str = ""
     """The uid of kvscale-system, where the journal is kept as well."""
     tuning: TuningNote | None = None
+    upgrade: UpgradeNote | None = None
     objects: ObjectsNote | None = None
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to undo."""
-        return self.tuning is None and self.objects is None
+        return self.tuning is None and self.upgrade is None and self.objects is None
 
     def text(self) -> str:
         """As JSON."""
@@ -120,3 +140,11 @@ def field_note(change: Change) -> FieldNote:
         path=change.path, absent=absent, before=None if absent else change.before,
         after=change.after, present=change.present, added=change.added,
     )  # fmt: skip
+
+
+def _changes(fields: Sequence[FieldNote]) -> list[Change]:
+    return [
+        Change(each.path, ABSENT if each.absent else each.before, each.after, each.present,
+               each.added)
+        for each in fields
+    ]  # fmt: skip

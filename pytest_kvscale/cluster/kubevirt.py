@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pytest_kvscale.cluster.client import (
     DAEMON_SETS,
@@ -99,23 +99,24 @@ async def rolled_out(client: Client, kubevirt: Object, timeout: float) -> str:
     """
     namespace, name = kubevirt["metadata"]["namespace"], kubevirt["metadata"]["name"]
     generation = int(kubevirt["metadata"]["generation"])
-    hanging = ""
+    found = ""
 
     def reached(mirrors: Sequence[Mirror]) -> bool:
-        nonlocal hanging
+        nonlocal found
         custom, deployments, daemon_sets = (mirror.objects for mirror in mirrors)
-        hanging = _hanging(custom.get(name), {**deployments, **daemon_sets}, generation)
-        return not hanging
+        found = hanging(custom.get(name), {**deployments, **daemon_sets}, generation)
+        return not found
 
     wanted = [
         Watched(KUBEVIRTS, namespace, f"metadata.name={name}"),
         Watched(DEPLOYMENTS, namespace),
         Watched(DAEMON_SETS, namespace),
     ]
-    return "" if await until(client, wanted, reached, timeout) else hanging or "no answer"
+    return "" if await until(client, wanted, reached, timeout) else found or "no answer"
 
 
-def _hanging(kubevirt: Object | None, parts: dict[str, Object], generation: int) -> str:
+def hanging(kubevirt: Object | None, parts: Mapping[str, Object], generation: int) -> str:
+    """What a generation of the CR still lacks to be rolled out, in words; "" once it is."""
     if kubevirt is None:
         return "the KubeVirt CR is gone"
     waiting = ""

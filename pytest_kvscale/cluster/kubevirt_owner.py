@@ -31,22 +31,26 @@ _WRITERS = {
 """Names under which they write, in the fields' owners the API keeps."""
 
 
-def owned_by(kubevirt: Object) -> str:
+NOT_TUNED = "make these settings {where}, and run with --kvscale-tune none"
+NOT_UPGRADED = "upgrade it {where}, by --kvscale-upgrade-command instead of the KubeVirt CR"
+"""What to do instead of changing it; `{where}` is where its owner keeps it."""
+
+
+def owned_by(kubevirt: Object, instead: str = NOT_TUNED) -> str:
     """Why the CR's settings are not ours to change, in a sentence; "" if they are."""
     metadata = kubevirt["metadata"]
     name = f"the KubeVirt CR {metadata.get('namespace')}/{metadata['name']}"
     for owner in metadata.get("ownerReferences") or []:
         if str(owner.get("apiVersion", "")).startswith("hco.kubevirt.io/"):
-            return _by_hco(name, str(owner.get("name")))
+            return _by_hco(name, str(owner.get("name")), instead)
     labels = metadata.get("labels") or {}
     if any(labels.get(key) == value for key, value in _HCO_LABELS.items()):
-        return _by_hco(name, "kubevirt-hyperconverged")
+        return _by_hco(name, "kubevirt-hyperconverged", instead)
     owners = [str(each.get("kind")) for each in metadata.get("ownerReferences") or []
               if each.get("controller")]  # fmt: skip
     if owners:
-        return (
-            f"{name} is owned by a {owners[0]}, which would undo a change: make these settings "
-            "there, and run with --kvscale-tune none"
+        return f"{name} is owned by a {owners[0]}, which would undo a change: " + instead.format(
+            where="there"
         )
     marks = {**labels, **(metadata.get("annotations") or {})}
     tool = next((tool for mark, tool in _MARKS.items() if mark in marks), "")
@@ -54,16 +58,17 @@ def owned_by(kubevirt: Object) -> str:
         writers = [str(each.get("manager")) for each in metadata.get("managedFields") or []]
         tool = next((_WRITERS[each] for each in writers if each in _WRITERS), "")
     if tool:
-        return (
-            f"{name} is kept by {tool}, which would undo a change: make these settings in its "
-            "repository, and run with --kvscale-tune none"
+        return f"{name} is kept by {tool}, which would undo a change: " + instead.format(
+            where="in its repository"
         )
     return ""
 
 
-def _by_hco(name: str, owner: str) -> str:
+def _by_hco(name: str, owner: str, instead: str) -> str:
+    where = "there"
+    if instead == NOT_TUNED:
+        where += f" (its annotation {JSON_PATCH} takes a JSON patch of the KubeVirt CR)"
     return (
         f"{name} is owned by the {HYPERCONVERGED} {owner}, whose operator would undo a change: "
-        f"make these settings there (its annotation {JSON_PATCH} takes a JSON patch of the "
-        "KubeVirt CR), and run with --kvscale-tune none"
+        + instead.format(where=where)
     )

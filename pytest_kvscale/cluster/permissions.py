@@ -60,6 +60,8 @@ class Intent:
     makes_namespace: bool
     tunes: bool
     beside_others: bool
+    upgrades: bool = False
+    """By the KubeVirt CR, or by a command: then it is watched."""
 
 
 def needs(intent: Intent) -> list[Need]:
@@ -74,7 +76,21 @@ def needs(intent: Intent) -> list[Need]:
             *_each(("list", "watch"), "apps", "daemonsets"),
             *_each(("watch",), "", "nodes"),
         ]
+    if intent.upgrades:
+        found += _of_upgrades(intent)
     return list(dict.fromkeys(found))
+
+
+def _of_upgrades(intent: Intent) -> Iterator[Need]:
+    yield from _each(("get", "patch", "watch"), _KUBEVIRT, "kubevirts")
+    yield from _each(("list", "watch"), "apps", "deployments")
+    yield from _each(("list", "watch"), "apps", "daemonsets")
+    # Of KubeVirt's own namespace, whose name is not known yet.
+    yield from _each(("list", "watch"), "", "pods")
+    unknown = "whether VMIs are migrated during the upgrade is unknown"
+    yield from _each(
+        ("list", "watch"), _KUBEVIRT, "virtualmachineinstancemigrations", intent.namespace, unknown
+    )  # fmt: skip
 
 
 def _each(

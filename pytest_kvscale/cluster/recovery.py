@@ -1,4 +1,4 @@
-"""Undoing what a run left, by its journal: objects, namespace, settings of KubeVirt.
+"""Undoing what a run left, by its journal: objects, namespace, KubeVirt's version and settings.
 
 An object is deleted if it carries the run's label and is one the run had planned, by name and, as
 far as it was noted, by uid; what they own goes with them. Finalizers are never taken off.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from pytest_kvscale.cluster import namespaces, tuner
+from pytest_kvscale.cluster import namespaces, tuner, upgrade
 from pytest_kvscale.cluster.client import (
     NAMESPACES,
     PODS,
@@ -22,11 +22,12 @@ from pytest_kvscale.cluster.client import (
     Resource,
     repeat_until,
 )
-from pytest_kvscale.cluster.journal_record import ObjectsNote, Record, TuningNote
+from pytest_kvscale.cluster.journal_record import ObjectsNote, Record, TuningNote, UpgradeNote
 from pytest_kvscale.cluster.kinds import KINDS
 from pytest_kvscale.cluster.settle import Mirror, Watched, until
 from pytest_kvscale.cluster.templates import RUN_LABEL
 from pytest_kvscale.cluster.tuning import MadeAnewError, TuningError
+from pytest_kvscale.cluster.upgrade import UpgradeError
 
 _SHOWN = 3
 _AGAIN = 60.0
@@ -36,7 +37,7 @@ _AGAIN = 60.0
 class NotUndoneError(Exception):
     """Something of a run is still there, or still changed; says what, and what to do.
 
-    `settings_back`: what it changed of KubeVirt's settings is undone all the same.
+    `settings_back`: what it changed of KubeVirt is undone all the same.
     """
 
     def __init__(self, text: str, settings_back: bool = False) -> None:
@@ -54,6 +55,8 @@ class Undone:
     """Fields of the KubeVirt CR that were put back."""
     left: Sequence[str]
     """What was left alone because it is somebody else's, in words."""
+    version: str = ""
+    """What KubeVirt was brought back to, if it was."""
 
     def text(self) -> str:
         """In a sentence."""
@@ -62,6 +65,8 @@ class Undone:
             parts.append(f"removed {len(self.removed)} objects ({_some(self.removed)})")
         if self.settings:
             parts.append(f"put back {len(self.settings)} KubeVirt settings")
+        if self.version:
+            parts.append(f"brought KubeVirt back to {self.version}")
         parts += self.left
         return "; ".join(parts) or "nothing of it was left"
 
@@ -76,7 +81,18 @@ class _Notes:
         """See `undo`."""
 
 
-async def undo(client: Client, record: Record, timeout: float) -> Undone:
+@dataclasses.dataclass(frozen=True)
+class Back:
+    """What brings KubeVirt back where a command has upgraded it."""
+
+    command: str | None = None
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+
+
+NO_BACK = Back()
+
+
+async def undo(client: Client, record: Record, timeout: float, back: Back = NO_BACK) -> Undone:
     """Undo what a run has left; `timeout` (seconds) is for its objects to go.
 
     Raises `NotUndoneError`.
@@ -93,17 +109,35 @@ async def undo(client: Client, record: Record, timeout: float) -> Undone:
                 + command(record.objects.namespace, record.run, record.objects.own)
             )
     fields: list[str] = []
-    if record.tuning is not None:
-        # Objects that do not go must not keep the settings changed.
-        try:
-            fields, others = await _settings(client, record.tuning)
-        except (ApiError, LostConnectionError, TimeoutError, TuningError) as problem:
-            said = f"run {record.run}: {problem}"
-            raise NotUndoneError(f"{stays}; {said}" if stays else said) from None
-        left = [*left, *others]
+    # Objects that do not go must not keep KubeVirt changed. What was changed last is undone first.
+    try:
+        version = ""
+        if record.upgrade is not None:
+            version, others = await _version(client, record.upgrade, back)
+            left = [*left, *others]
+        if record.tuning is not None:
+            note = record.tuning
+            if record.upgrade is not None and not version:
+                # How many devices the version that stays offers by itself is not known.
+                note = note.model_copy(update={"devices": None})
+            fields, others = await _settings(client, note)
+            left = [*left, *others]
+    except (ApiError, LostConnectionError, TimeoutError, TuningError, UpgradeError) as problem:
+        said = f"run {record.run}: {problem}"
+        raise NotUndoneError(f"{stays}; {said}" if stays else said) from None
     if stays:
-        raise NotUndoneError(stays, settings_back=record.tuning is not None)
-    return Undone(removed, fields, left)
+        changed = record.tuning is not None or record.upgrade is not None
+        raise NotUndoneError(stays, settings_back=changed)
+    return Undone(removed, fields, left, version)
+
+
+async def _version(client: Client, note: UpgradeNote, back: Back) -> tuple[str, list[str]]:
+    """Bring KubeVirt back to the version it was; that version, and what was left alone."""
+    try:
+        left = await upgrade.undo(client, note, back.command, back.environment)
+    except MadeAnewError as problem:
+        return "", [f"{problem} (KubeVirt was {note.version})"]
+    return ("" if left else note.version), left
 
 
 async def _settings(client: Client, note: TuningNote) -> tuple[list[str], list[str]]:

@@ -212,15 +212,15 @@ class Templates:
         """One object of each template."""
         return tuple(self._planned("canary", 1, index, place) for index in range(len(self.all)))
 
-    def level(self, level: int, place: Place) -> tuple[Planned, ...]:
-        """All objects of a level.
+    def level(self, level: int, place: Place, what: str = "density") -> tuple[Planned, ...]:
+        """All objects of a level; their names begin with `what`.
 
         Raises `ConfigurationError` if they do not add up to the level, or one cannot be made.
         """
         objects: list[Planned] = []
         made = 0
         while made < level:
-            each = self._planned("density", level, len(objects), place)
+            each = self._planned(what, level, len(objects), place)
             objects.append(each)
             made += each.vmis
             if made > level:

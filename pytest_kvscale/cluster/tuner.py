@@ -28,6 +28,7 @@ from pytest_kvscale.cluster.nodes import DEVICE, amount
 from pytest_kvscale.cluster.settle import Mirror, Watched, until
 from pytest_kvscale.cluster.tuning import (
     ABSENT,
+    IMAGE_FIELDS,
     Change,
     MadeAnewError,
     TuningError,
@@ -57,6 +58,30 @@ class Notes(Protocol):
         ...
 
 
+class Changed(Protocol):
+    """A note of changes of a KubeVirt CR."""
+
+    @property
+    def namespace(self) -> str:
+        """The CR's."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The CR's."""
+        ...
+
+    @property
+    def uid(self) -> str:
+        """The CR's."""
+        ...
+
+    @property
+    def changes(self) -> list[Change]:
+        """What was changed."""
+        ...
+
+
 class Tuner:
     """Applies a tuning to a cluster's KubeVirt CR, and puts back what was there."""
 
@@ -71,6 +96,8 @@ class Tuner:
         """The CR's spec as it is to stay during the run."""
         self._version = ""
         """KubeVirt's, which is to stay too."""
+        self._devices_of: dict[str, str | None] = {}
+        """By version: what the node offered of kvm before the settings were changed."""
 
     def leave(self) -> None:
         """Somebody else has put back what was there: what is there now is not ours."""
@@ -115,6 +142,22 @@ class Tuner:
         self._note = None
         return left
 
+    async def upgraded(self) -> None:
+        """KubeVirt is of another version now, as the run wanted: that is no drift.
+
+        How many devices a version offers by itself is known only of the one that was there when
+        the settings were changed.
+        """
+        found = await self._find()
+        self._version = kubevirts.version(found)
+        kept = {key: value for key, value in self._during.items() if key not in IMAGE_FIELDS}
+        images = {key: found["spec"][key] for key in IMAGE_FIELDS if key in found["spec"]}
+        self._during = {**kept, **images}
+        if self._note is not None:
+            devices = self._devices_of.get(self._version)
+            self._note = self._note.model_copy(update={"devices": devices})
+            await self._journal.before(tuning=self._note)
+
     async def drift(self) -> list[str]:
         """The settings that are not what they were when the run's levels began, in words."""
         found = await _patiently(lambda: kubevirts.find_kubevirt(self._aside))
@@ -131,6 +174,7 @@ class Tuner:
     async def _change(self, found: Object, tuning: Object) -> Object:
         """Note the changes and make them; the CR as it is then."""
         deadline, devices = now() + PATIENCE, await self._devices()
+        self._devices_of[self._version] = devices
         ours: dict[tuple[str, ...], Change] = {}
         unsure = False
         """A patch may have been carried out, and no answer said so."""
@@ -194,7 +238,7 @@ def _note(
 async def put_back(client: Client, note: TuningNote, journal: Notes) -> list[Change]:
     """Put back what a note says was there; see `Tuner.put_back`."""
     try:
-        changed, left = await _former_values(client, note)
+        changed, left = await former_values(client, note)
     except (ApiError, LostConnectionError, TimeoutError) as problem:
         raise TuningError(
             f"the former KubeVirt settings could not be put back: {problem or 'no answer'}; the "
@@ -223,7 +267,7 @@ def _devices_after(note: TuningNote, left: Sequence[Change]) -> object:
     return ABSENT
 
 
-async def _former_values(client: Client, note: TuningNote) -> tuple[Object | None, list[Change]]:
+async def former_values(client: Client, note: Changed) -> tuple[Object | None, list[Change]]:
     """Put the values back; the CR if it had to be changed, and what was left alone."""
     deadline, made = now() + PATIENCE, note.changes
     changed: Object | None = None
@@ -245,7 +289,7 @@ async def _former_values(client: Client, note: TuningNote) -> tuple[Object | Non
             await asyncio.sleep(_PAUSE)
 
 
-async def _changed_one(client: Client, note: TuningNote) -> Object:
+async def _changed_one(client: Client, note: Changed) -> Object:
     """The CR that was changed. Raises `MadeAnewError` if it is no more."""
     where = f"the KubeVirt CR {note.namespace}/{note.name}"
     try:

@@ -18,6 +18,8 @@ from pytest_kvscale.errors import ConfigurationError, nearest
 TUNINGS = Path(__file__).parent.parent / "tunings"
 NONE = "none"
 _FIELDS = ("configuration", "customizeComponents")
+IMAGE_FIELDS = ("imageTag", "imageRegistry")
+"""What says of which version KubeVirt is to be: no tuning's, but it must not drift either."""
 _ADDED_TO = {("customizeComponents", "patches")}
 """Lists to which a tuning adds its entries."""
 
@@ -214,4 +216,4 @@ def differences(before: Object, now: Object) -> list[str]:
 
 
 def _settings(spec: Object) -> Iterator[tuple[Path_, Any]]:
-    return leaves({key: spec[key] for key in _FIELDS if key in spec})
+    return leaves({key: spec[key] for key in (*_FIELDS, *IMAGE_FIELDS) if key in spec})

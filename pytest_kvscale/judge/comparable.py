@@ -19,6 +19,10 @@ ABSENT = "absent"
 _DIGITS = 16
 _MOST_LINES = 6
 """Lines of a template that are shown where it differs."""
+_LONGEST = 200
+"""Characters of a line or a value that are shown."""
+_MOST_COMPARED = 50_000
+"""Characters of a text whose lines are compared; more take for ever, if somebody wants it so."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +36,8 @@ class Difference:
 
     def text(self) -> str:
         """One line; of long texts the lines that differ."""
-        if "\n" not in f"{self.before}{self.after}":
+        both = f"{self.before}{self.after}"
+        if "\n" not in both or len(both) > _MOST_COMPARED:
             return f"{self.name}: {_show(self.before)} -> {_show(self.after)}"
         lines = [
             line
@@ -42,7 +47,7 @@ class Difference:
             if line[:3] not in ("---", "+++") and not line.startswith("@@")
         ]
         more = f", and {len(lines) - _MOST_LINES} more lines" if len(lines) > _MOST_LINES else ""
-        return f"{self.name}: " + " | ".join(lines[:_MOST_LINES]) + more
+        return f"{self.name}: " + " | ".join(map(_short, lines[:_MOST_LINES])) + more
 
 
 def fingerprint(**what: Any) -> dict[str, Any]:
@@ -85,4 +90,10 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _show(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return _short(value if isinstance(value, str) else json.dumps(value, default=str))
+
+
+def _short(text: str) -> str:
+    """One line, of a length that can be read."""
+    line = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return line.replace("\n", " | ")

@@ -22,6 +22,14 @@ from pytest_kvscale.measure.figures import Figures
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 EXAMPLES = 3
+SETTLED, TIME_UP, STALLED = "settled after", "time was up after", "nothing progressed for"
+"""How a level's waiting ends by itself: these begin `ended`."""
+CANNOT_FIT = "not begun: it cannot fit"
+"""What `ended` is of a level that was refused."""
+LATE, CHANGED = "creates were sent up to", "KubeVirt's settings have changed"
+"""These begin a reason for which a level's figures are not those of its load on its cluster."""
+KEPT = "its objects are kept in the namespace"
+"""This begins the reason for which a level's deletion was not measured."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +166,7 @@ def judge(
     lag = figures.pacing["lag_p99"]
     if max_lag is not None and lag is not None and lag > max_lag:
         reasons.append(
-            f"creates were sent up to {lag:.3f} s late (lag_p99; at most {max_lag:g} s): the "
+            f"{LATE} {lag:.3f} s late (lag_p99; at most {max_lag:g} s): the "
             "harness or the API fell behind the pace"
         )
         verdict = "inconclusive" if verdict == "pass" else verdict

@@ -34,7 +34,9 @@ def page(run: Json, cluster: Json, reports: Sequence[Json]) -> str:
         {
             "explanation": each["explanation"],
             "plot": markupsafe.Markup(  # noqa: S704 - matplotlib escapes the text in its SVG
-                phases_over_time(each["occupancy"], each["level"]["level"], each["end"])
+                phases_over_time(
+                    each["occupancy"], each["level"]["level"], each["end"], each["label"]
+                )
             ),
         }
         for each in reports

@@ -15,10 +15,13 @@ _COLOURS = {
 }
 
 
-def phases_over_time(occupancy: Mapping[str, Any], level: int, end: float | None) -> str:
+def phases_over_time(
+    occupancy: Mapping[str, Any], level: int, end: float | None, label: str = ""
+) -> str:
     """How many VMIs were in each phase over time, as an inline `<svg>` element.
 
-    `end` is where the level ended and the deletion began, in seconds since the first send.
+    `end` is where the level ended and the deletion began, in seconds since the first send; `label`
+    is what the run of the level is called, if not by its number.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -51,6 +54,6 @@ def phases_over_time(occupancy: Mapping[str, Any], level: int, end: float | None
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     svg = text[text.index("<svg") :]
-    title = f"<title>VMIs in each phase over time, level {level}</title>"
+    title = f"<title>VMIs in each phase over time, level {label or level}</title>"
     end_of_tag = svg.index(">") + 1
     return f"{svg[:end_of_tag]}{title}{svg[end_of_tag:]}"

@@ -12,8 +12,9 @@ from pytest_kvscale.measure.timeline import Timeline
 class Progress:
     """The lines of one level; each tells what has changed since the one before."""
 
-    def __init__(self, level: int, observer: Observer) -> None:
+    def __init__(self, level: int, observer: Observer, label: str = "") -> None:
         self._level = level
+        self._label = label or str(level)
         self._observer = observer
         self._ran = 0
         """How many ran when the last line was written."""
@@ -21,7 +22,7 @@ class Progress:
 
     def line(self, passed: float, moment: float) -> str:
         """Where it stands `passed` seconds after it began; `moment` is the loop's time."""
-        return f"level {self._level}, {durations.write(round(passed))}: " + (
+        return f"level {self._label}, {durations.write(round(passed))}: " + (
             self._creating(passed, moment)
             if self._observer.level_end is None
             else self._deleting(moment)

@@ -19,15 +19,17 @@ from pytest_kvscale.measure.figures import row
 
 SCHEMA = "kvscale/v1"
 LATEST = "latest"
+SUMMARY = "summary.md"
 REPORTS = ".levels"
 Json = dict[str, Any]
 
 
-def level_object(result: DensityResult) -> Json:
-    """One level as `results.json` has it."""
+def level_object(result: DensityResult, label: str = "") -> Json:
+    """One run of a level as `results.json` has it; `label` is what the run is called."""
     figures = result.figures
     return {
         "level": result.level,
+        "label": label or str(result.level),
         "verdict": result.verdict,
         "reasons": list(result.reasons),
         "test": None,
@@ -122,7 +124,18 @@ class ResultsFolder:
 
     def read_reports(self) -> list[Json]:
         """The reports of all levels, in order."""
-        paths = sorted((self.path / REPORTS).glob("*.json"))
+        paths = sorted((self.path / REPORTS).glob("[0-9]*.json"))
+        return [json.loads(each.read_text(encoding="utf-8")) for each in paths]
+
+    def write_shown(self, name: str, shown: Json) -> None:
+        """Write how something that was judged is shown, for another process to read."""
+        folder = self.make() / REPORTS
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps(shown), encoding="utf-8")
+
+    def read_shown(self) -> list[Json]:
+        """What `write_shown` wrote, by name."""
+        paths = sorted((self.path / REPORTS).glob("[a-z]*.json"))
         return [json.loads(each.read_text(encoding="utf-8")) for each in paths]
 
     def forget_reports(self) -> None:
@@ -134,10 +147,13 @@ class ResultsFolder:
         lines = (json.dumps(each, separators=(",", ":")) + "\n" for each in vmi_rows(result))
         self._write(f"{label}-vmis.jsonl", "".join(lines))
 
-    def write_results(self, run: Json, cluster: Json, levels: list[Json]) -> None:
+    def write_results(self, content: Json) -> None:
         """Write `results.json`, the old one being replaced at once."""
-        content = {"schema": SCHEMA, "run": run, "cluster": cluster, "levels": levels}
         self._write("results.json", json.dumps(content, indent=1) + "\n")
+
+    def write_summary(self, text: str) -> None:
+        """Write the summary in Markdown."""
+        self._write(SUMMARY, text)
 
     def _write(self, name: str, text: str) -> None:
         path = self.make() / name

@@ -16,7 +16,7 @@ from pytest_kvscale.sim.client import Client
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.component import Component
 from pytest_kvscale.sim.component_faults import ComponentFaults
-from pytest_kvscale.sim.component_pods import ComponentPods
+from pytest_kvscale.sim.component_pods import COMPONENTS, ComponentPods
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object
 from pytest_kvscale.sim.faults import Faults
@@ -43,6 +43,7 @@ from pytest_kvscale.sim.players.virt_handler import VirtHandler
 from pytest_kvscale.sim.players.virt_nodes import VirtNodes
 from pytest_kvscale.sim.players.virt_operator import VirtOperator
 from pytest_kvscale.sim.players.vm_controller import VmController
+from pytest_kvscale.sim.players.workload_updater import WorkloadUpdater
 from pytest_kvscale.sim.profile import Profile, RateLimit
 from pytest_kvscale.sim.proxy import Proxies
 from pytest_kvscale.sim.recorder_door import RecorderDoor
@@ -50,6 +51,8 @@ from pytest_kvscale.sim.resources import KUBEVIRTS, NAMESPACES, PODS, VMIRS, VMI
 from pytest_kvscale.sim.server import Server
 from pytest_kvscale.sim.store import Store
 
+_LIMIT_OF = {"virt-controller": "controller", "virt-handler": "handler"}
+"""The rate limits of components that are clients of their own here."""
 _UNLIMITED = RateLimit(qps=1e9, burst=10**9)
 NAMESPACES_AT_START = ("default", "kube-system", "kube-public", LEASE_NAMESPACE)
 
@@ -141,6 +144,7 @@ class EmbeddedCluster:
         self.api.rules[VMS] = virt_api_kinds.check_vm
         self.api.rules[VMIRS] = virt_api_kinds.check_replica_set
         self._settings = effective(profile, {"configuration": profile.kubevirt.configuration})
+        self._releases = dict.fromkeys(COMPONENTS, profile)
         self._limits = self._settings.rate_limits
         self.faults.webhooks = self._component("virt-api", lambda _: None, forgets=False).process
         self._handlers: list[VirtHandler] = []
@@ -207,34 +211,48 @@ class EmbeddedCluster:
         Scheduler(component.process, client, self.profile)
 
     def _make_controller(self, component: Component) -> None:
-        process, profile = component.process, self.profile
+        process, profile = component.process, self._releases["virt-controller"]
         client = self._client("virt-controller", self._limits["controller"], component)
         client.listen(VMIS, component.account.phases.on_vmi)
         self._controller = VirtController(process, client, profile, self._draws, self._settings)
         VirtNodes(process, client)
+        WorkloadUpdater(process, client)
         VmController(process, client, profile, self._draws)
         ReplicaSetController(process, client, profile)
 
     def _make_operator(self, component: Component) -> None:
         client = self._client("virt-operator", _UNLIMITED, component)
-        limits_changed, restarted = self._limits_changed, self._restarted
-        VirtOperator(component.process, client, self.profile, limits_changed, restarted)
+        VirtOperator(component.process, client, self.profile, self)
 
-    def _limits_changed(self, settings: Effective) -> None:
-        self._limits = settings.rate_limits
-        for component, client in self.clients.items():
-            if component == "virt-controller":
-                client.limiter.change(settings.rate_limits["controller"])
-            elif component.startswith("virt-handler-"):
-                client.limiter.change(settings.rate_limits["handler"])
+    # What virt-operator changes -------------------------------------------------------------
 
-    def _restarted(self, component: str, settings: Effective) -> None:
+    def limits_changed(self, component: str, settings: Effective) -> None:
+        """See `virt_operator.Components`."""
+        limit = _LIMIT_OF.get(component)
+        if limit is None:
+            return
+        self._limits = {**self._limits, limit: settings.rate_limits[limit]}
+        for name, client in self.clients.items():
+            if name == component or name.startswith(f"{component}-"):
+                client.limiter.change(self._limits[limit])
+
+    def restarted(self, component: str, settings: Effective, release: Profile) -> None:
+        """See `virt_operator.Components`."""
+        self._releases[component] = release
+        self.limits_changed(component, settings)
         if component == "virt-controller":
             self._settings = settings
-            self._controller.restart(settings)
+            for machine in self.machines.values():
+                machine.launch_as(release.times)
+            self._controller.restart(settings, release)
         elif component == "virt-handler":
             for handler in self._handlers:
-                handler.restart(settings)
+                handler.restart(settings, release)
+
+    def stuck(self, component: str, image: str) -> None:
+        """See `virt_operator.Components`."""
+        if self.pods is not None:
+            self.pods.stick(component, image)
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Serve the API; returns its URL."""

@@ -2,7 +2,9 @@
 
 They are on no Node of this cluster and take nothing of any: what a node has beside its VMIs is the
 profile's `reserved_…`. A virt-handler's pod names its node in its affinity, as a DaemonSet's does.
-Pods are replaced when their Deployment or DaemonSet has rolled out, and when one is deleted.
+Pods are replaced when their Deployment or DaemonSet has rolled out, and when one is deleted. One
+whose image cannot be pulled is there beside the old ones of a Deployment, and in the place of an
+old one of a DaemonSet.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from pytest_kvscale.sim.api import Api
 from pytest_kvscale.sim.client import owned_by
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.errors import Object, StatusError
-from pytest_kvscale.sim.players.launcher_pod import image
 from pytest_kvscale.sim.profile import Profile
 from pytest_kvscale.sim.resources import DAEMON_SETS, DEPLOYMENTS, PODS, REPLICA_SETS, SERVICES
 from pytest_kvscale.sim.store import Event
@@ -56,6 +57,8 @@ class ComponentPods:
         self.namespace = profile.kubevirt.namespace
         self._owners: dict[str, Object] = {}
         self._rolling: set[str] = set()
+        self._stuck: dict[str, list[str]] = {}
+        """The uids of pods that do not come to run, by component."""
         self._addresses = 0
         self._installed = False
         self.running: dict[str, Runs] = {}
@@ -116,6 +119,8 @@ class ComponentPods:
         for uid in [uid for uid, runs in self.running.items() if runs.component == component]:
             del self.running[uid]
             self._delete(uid)
+        for uid in self._stuck.pop(component, []):
+            self._delete(uid)
         if owner is None:
             return
         try:
@@ -131,6 +136,51 @@ class ComponentPods:
         if self._installed:
             self._replaced(component)
 
+    def stick(self, component: str, image: str) -> None:
+        """Have a pod that does not come to run, because its image cannot be pulled."""
+        owner = self._owners.get(component)
+        if owner is None:
+            return
+        runs = Runs(component, leads=False)
+        if component == "virt-handler":
+            uid, runs = next((uid, each) for uid, each in self.running.items()
+                             if each.component == component)  # fmt: skip
+            del self.running[uid]
+            self._delete(uid)
+        made, container = self._create(owner, runs, image, beside=True)
+        self._stuck.setdefault(component, []).append(made["metadata"]["uid"])
+        self._api.store.put(PODS, {**made, "status": self._waiting(container)})
+
+    def _waiting(self, container: Object) -> Object:
+        now = self._api.calendar.stamp()
+        conditions = {"Initialized": "True", "Ready": "False", "ContainersReady": "False",
+                      "PodScheduled": "True"}  # fmt: skip
+        pull = {
+            "reason": "ImagePullBackOff",
+            "message": f'Back-off pulling image "{container["image"]}"',
+        }
+        return {
+            "phase": "Pending",
+            "qosClass": "BestEffort",
+            "startTime": now,
+            "conditions": [
+                {"type": kind, "status": status, "lastProbeTime": None, "lastTransitionTime": now}
+                for kind, status in conditions.items()
+            ],
+            "containerStatuses": [
+                {
+                    "name": container["name"],
+                    "image": container["image"],
+                    "imageID": "",
+                    "lastState": {},
+                    "ready": False,
+                    "restartCount": 0,
+                    "started": False,
+                    "state": {"waiting": pull},
+                }
+            ],
+        }
+
     def _delete(self, uid: str) -> None:
         for stored in self._api.store.all(PODS, self.namespace):
             if stored.obj["metadata"]["uid"] == uid:
@@ -143,29 +193,41 @@ class ComponentPods:
             self._api.store.remove(PODS, stored.obj)
 
     def _make(self, owner: Object, runs: Runs) -> None:
+        template = owner["spec"]["template"]
+        made, container = self._create(owner, runs, template["spec"]["containers"][0]["image"])
+        self.running[made["metadata"]["uid"]] = runs
+        self._api.store.put(PODS, {**made, "status": self._status(runs, container)})
+
+    def _create(
+        self, owner: Object, runs: Runs, image: str, beside: bool = False
+    ) -> tuple[Object, Object]:
+        """A pod that has been stored, without its status, and its container.
+
+        `beside`: those of the template before stay.
+        """
         component = runs.component
         nth = self._draws.nth("component pod", component, runs.node)
         suffix = self._draws.suffix("component pod", component, runs.node, nth)
-        reference = self._reference(owner)
+        reference = self._reference(owner, beside)
         name = f"{reference['name']}-{suffix}"
         container = {
             "name": component,
-            "image": image(self._profile, component),
+            "image": image,
             "ports": [{"name": "metrics", "containerPort": PORT, "protocol": "TCP"}],
         }
+        marks = (owner["spec"]["template"].get("metadata") or {}).get("annotations") or {}
         pod = {
             "metadata": {
                 "name": name,
                 "labels": {"kubevirt.io": component, _METRICS_LABEL: self._label_value()},
+                "annotations": dict(marks),
                 "ownerReferences": [reference],
             },
             "spec": {"containers": [container], **_placed(runs)},
         }
-        made = self._api.create(PODS, self.namespace, pod)
-        self.running[made["metadata"]["uid"]] = runs
-        self._api.store.put(PODS, {**made, "status": self._status(runs, container)})
+        return self._api.create(PODS, self.namespace, pod), container
 
-    def _reference(self, owner: Object) -> Object:
+    def _reference(self, owner: Object, beside: bool) -> Object:
         """The owner reference of a pod: a DaemonSet, or the ReplicaSet of a Deployment."""
         metadata = owner["metadata"]
         common = {"apiVersion": "apps/v1", "blockOwnerDeletion": True, "controller": True}
@@ -178,26 +240,27 @@ class ComponentPods:
         name = metadata["name"]
         digest = self._draws.suffix("template", name, template)
         digest += self._draws.suffix("template", name, template, "rest")
-        made = self._replica_set(f"{name}-{digest}", owner)["metadata"]
+        made = self._replica_set(f"{name}-{digest}", owner, beside)["metadata"]
         return {**common, "kind": REPLICA_SETS.kind, "name": made["name"], "uid": made["uid"]}
 
-    def _replica_set(self, name: str, owner: Object) -> Object:
-        """The ReplicaSet of a Deployment's present template, in the place of those before."""
+    def _replica_set(self, name: str, owner: Object, beside: bool) -> Object:
+        """The ReplicaSet of a Deployment's present template, beside or instead of those before."""
         store, found = self._api.store, None
         for stored in store.all(REPLICA_SETS, self.namespace):
             if stored.obj["metadata"]["name"] == name:
                 found = stored.obj
-            elif owner["metadata"]["uid"] in _owners(stored.obj):
+            elif not beside and owner["metadata"]["uid"] in _owners(stored.obj):
                 store.remove(REPLICA_SETS, stored.obj)
         if found is not None:
             return found
-        replicas = owner["spec"].get("replicas", 1)
+        replicas = 1 if beside else owner["spec"].get("replicas", 1)
         made = {
             "metadata": {"name": name, "ownerReferences": [owned_by(owner)]},
             "spec": {"replicas": replicas},
         }
         made = self._api.create(REPLICA_SETS, self.namespace, made)
-        status = {"replicas": replicas, "readyReplicas": replicas, "availableReplicas": replicas}
+        ready = 0 if beside else replicas
+        status = {"replicas": replicas, "readyReplicas": ready, "availableReplicas": ready}
         return store.put(REPLICA_SETS, {**made, "status": status})
 
     def _status(self, runs: Runs, container: Object) -> Object:

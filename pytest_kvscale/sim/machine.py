@@ -22,7 +22,7 @@ from pytest_kvscale.sim import quantity
 from pytest_kvscale.sim.clock import Calendar
 from pytest_kvscale.sim.draws import Draws
 from pytest_kvscale.sim.processor import Processor
-from pytest_kvscale.sim.profile import Profile, Station
+from pytest_kvscale.sim.profile import Profile, Station, Times
 
 CONTAINER_RUNTIME, LAUNCHER = "container-runtime", "virt-launcher"
 """Who does a node's start-up work, by the names that faults know them by."""
@@ -37,7 +37,7 @@ class StartUp:
     """A station: so many start-ups at a time, first come, first served."""
 
     def __init__(self, station: Station, processor: Processor, draws: Draws, purpose: str) -> None:
-        self._station = station
+        self.station = station
         self._processor = processor
         self._draws = draws
         self._purpose = purpose
@@ -50,7 +50,7 @@ class StartUp:
 
         `present` tells how many VMIs are there already.
         """
-        station = self._station
+        station = self.station
         async with self._places:
             nth = self._draws.nth(self._purpose, key)
             spread = self._draws.spread(station.spread, self._purpose, key, nth)
@@ -81,6 +81,8 @@ class Launcher:
     """Exit code and last words."""
     defined: bool = False
     """Its domain is defined and runs."""
+    demand: float = 0.0
+    """CPUs its guest wants."""
     log: list[Said] = dataclasses.field(default_factory=list)
 
 
@@ -112,6 +114,11 @@ class Machine:
         self._calendar = calendar
         self._sandbox.pace = lambda: pace(CONTAINER_RUNTIME)
         self._define.pace = lambda: pace(LAUNCHER)
+
+    def launch_as(self, times: Times) -> None:
+        """Launchers from now on are those of another version."""
+        self._define.station = times.launcher
+        self._times = times
 
     # Sandboxes and addresses ----------------------------------------------------------------
 
@@ -156,8 +163,9 @@ class Machine:
             return False
         launcher.defined = True
         launcher.log.append(Said(self._calendar.now(), "defined"))
+        launcher.demand = self._times.guest_demand
         self.domains += 1
-        self.processor.demand(self._times.guest_demand)
+        self.processor.demand(launcher.demand)
         return True
 
     def launcher(self, pod_uid: str) -> Launcher | None:
@@ -170,7 +178,7 @@ class Machine:
         if launcher is not None and not launcher.exited.done():
             if launcher.defined:
                 self.domains -= 1
-                self.processor.demand(-self._times.guest_demand)
+                self.processor.demand(-launcher.demand)
             launcher.defined = False
             launcher.log.append(Said(self._calendar.now(), "ended", code, words))
             launcher.exited.set_result((code, words))

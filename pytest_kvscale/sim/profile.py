@@ -171,6 +171,8 @@ class KubeVirt(Document):
 
     namespace: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)
     name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    registry: str = "quay.io/kubevirt"
+    """Where the components' images come from, where the KubeVirt CR does not say."""
     objects: Literal["0.46", "1.9"]
     """Which version's labels, annotations, finalizer and status fields objects have."""
     max_devices: Count
@@ -181,6 +183,8 @@ class KubeVirt(Document):
     metrics: Metrics
     configuration: dict[str, Any]
     """`spec.configuration` of the KubeVirt CR."""
+    never_ready: tuple[Literal["virt-api", "virt-controller", "virt-handler"], ...] = ()
+    """Components of this version whose pods never become ready: an upgrade to it hangs there."""
 
     @field_validator("namespace")
     @classmethod
@@ -216,6 +220,8 @@ class Faults(Document):
     """The kubelet never gets to the launcher pod, and says nothing."""
     stuck_terminating: Share = 0
     """The launcher never ends."""
+    lost_by_upgrade: Share = 0
+    """The guest ends when virt-handler is upgraded to this version."""
 
     def share(self, fault: str, name: str) -> float:
         """The share of VMIs of this name that something befalls: 0 or what is set."""
@@ -252,6 +258,9 @@ class Profile(Document):
     kubevirt: KubeVirt
     scheduler: Scheduler
     faults: Faults = Faults()
+    upgrades: tuple[str, ...] = ()
+    """Profiles (names or files) whose versions of KubeVirt this cluster can be upgraded to; of
+    another version it finds no images."""
 
 
 def names() -> list[str]:
@@ -264,6 +273,14 @@ def load(name: str) -> Profile:
 
     Raises `ConfigurationError`: no such profile, or what is wrong in it and where.
     """
+    found = _load(name)
+    for each in found.upgrades:
+        if each not in names():
+            _load(each)  # A mistake in it is told now, not in the middle of an upgrade.
+    return found
+
+
+def _load(name: str) -> Profile:
     return validate(Profile, _resolve(name, ()), f"the profile {name}")
 
 
@@ -277,12 +294,21 @@ def _resolve(name: str, seen: tuple[str, ...], beside: Path | None = None) -> di
     if str(path) in seen:
         raise ConfigurationError(f"the profile {path} extends itself")
     content = read_mapping(path, "profile")
+    upgrades = content.get("upgrades")
+    if isinstance(upgrades, list):
+        # Names in a file that another one extends are beside the one they stand in.
+        content["upgrades"] = [_as_named(each, path.parent) for each in upgrades]
     base = content.pop("extends", None)
     if base is None:
         return content
     if not isinstance(base, str):
         raise ConfigurationError(f"the profile {path}: extends: expected a profile's name or path")
     return _overlay(_resolve(base, (*seen, str(path)), path.parent), content)
+
+
+def _as_named(name: Any, beside: Path) -> Any:
+    """The name of a profile as it can be loaded from anywhere; what is no text is told later."""
+    return str(_find(name, beside)) if isinstance(name, str) and name not in names() else name
 
 
 def _find(name: str, beside: Path | None) -> Path:

@@ -31,10 +31,17 @@ VMI = KINDS["kubevirt.io/v1", "VirtualMachineInstance"]
 OWN = Intent((VMI,), "density", makes_namespace=False, tunes=False, beside_others=False)
 PER_RUN = Intent((VMI,), "kvscale-r", makes_namespace=True, tunes=False, beside_others=False)
 TUNING = Intent((VMI,), "kvscale-r", makes_namespace=True, tunes=True, beside_others=False)
+UPGRADE = Intent(
+    (VMI,), "density", makes_namespace=False, tunes=False, beside_others=False, upgrades=True
+)
 WAYS: dict[str, tuple[Intent, tuple[str, ...]]] = {
     "own": (OWN, ("kvscale-own-namespace", "kvscale-own-namespace-reads")),
     "per-run": (PER_RUN, ("kvscale-per-run-namespace",)),
     "tuning": (TUNING, ("kvscale-per-run-namespace", "kvscale-tuning")),
+    "upgrade": (
+        UPGRADE,
+        ("kvscale-own-namespace", "kvscale-own-namespace-reads", "kvscale-upgrade"),
+    ),
 }
 BESIDE = ("kvscale-system", "kvscale-optional")
 
@@ -120,7 +127,7 @@ def test_each_way_passes_with_exactly_its_roles(clock: VirtualClock, way: str) -
     assert clock.run(work()) == []
 
 
-@pytest.mark.parametrize("way", ["own", "tuning"])
+@pytest.mark.parametrize("way", ["own", "tuning", "upgrade"])
 def test_with_any_one_verb_less_the_message_names_it(clock: VirtualClock, way: str) -> None:
     intent, names = WAYS[way]
 

@@ -243,7 +243,8 @@ def test_a_rollout_is_told_by_generations_and_replicas_and_conditions_tell_nothi
                      for each in parts]  # fmt: skip
             held = {each["type"]: each["status"] for each in cr["status"]["conditions"]}
             assert cr["status"]["phase"] == "Deployed"
-            assert held == {"Available": "True", "Progressing": "False", "Degraded": "False"}
+            assert held == {"Available": "True", "Progressing": "False", "Degraded": "False",
+                            "Created": "True"}  # fmt: skip
             generation = cr["metadata"]["generation"]
             observed = cr["status"]["observedGeneration"] == generation
             return observed, [each == generation for each in stamped], ready

@@ -27,7 +27,7 @@ _PAGE_TABLES = 512
 
 def image(profile: Profile, component: str) -> str:
     """The image of one of KubeVirt's components."""
-    return f"quay.io/kubevirt/{component}:{profile.versions.kubevirt}"
+    return f"{profile.kubevirt.registry}/{component}:{profile.versions.kubevirt}"
 
 
 def grace_period(vmi: Object) -> int:

@@ -31,6 +31,8 @@ OBSERVED = ("kubevirt.io/latest-observed-api-version", "kubevirt.io/storage-obse
 VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
 """On VMs and their VMIs: the VM controller has to see them before they go."""
 FINAL = ("Succeeded", "Failed")
+OUTDATED = "kubevirt.io/outdatedLauncherImage"
+"""The label of a VMI whose launcher is of another version than new ones are."""
 
 
 class VirtController:
@@ -44,6 +46,7 @@ class VirtController:
         self._draws = draws
         self._recorder = Recorder(team, client, SOURCE)
         self._new = profile.kubevirt.objects == "1.9"
+        self._image = image(profile, "virt-launcher")
         self._qemu_timeout = settings.qemu_timeout
         self._vmis: dict[str, Object] = {}
         self._pods: dict[str, Object] = {}
@@ -53,9 +56,17 @@ class VirtController:
         client.listen(VMIS, self._on_vmi)
         client.listen(PODS, self._on_pod)
 
-    def restart(self, settings: Effective) -> None:
-        """Take over what only a restart brings: command-line flags."""
+    def restart(self, settings: Effective, release: Profile) -> None:
+        """Take over what only a restart brings: command-line flags, and another version.
+
+        Launchers that run keep their image: they are outdated, and marked so.
+        """
         self._qemu_timeout = settings.qemu_timeout
+        self._profile = release
+        if image(release, "virt-launcher") != self._image:
+            self._image = image(release, "virt-launcher")
+            for uid in list(self._vmis):
+                self._queue.add(uid)
 
     def _on_vmi(self, event: Event) -> None:
         vmi = event.stored.obj
@@ -111,7 +122,7 @@ class VirtController:
             needs = quantity.binary(overhead(self._profile, vmi))
             status = {
                 **self._ready(vmi, pod, "Scheduling"),
-                "launcherContainerImageVersion": image(self._profile, "virt-launcher"),
+                "launcherContainerImageVersion": self._image,
                 **({"memory": {"memoryOverhead": needs}} if self._new else {}),
             }
             await self._client.update(VMIS, in_phase(vmi, "Scheduling", self._client, status))
@@ -221,6 +232,13 @@ class VirtController:
         elif NODE_LABEL not in pod["metadata"]["labels"]:
             label = {NODE_LABEL: vmi["status"]["nodeName"]}
             await self._client.patch(PODS, pod, {"metadata": {"labels": label}})
+        elif self._is_outdated(vmi) != (OUTDATED in (vmi["metadata"].get("labels") or {})):
+            mark = {OUTDATED: "" if self._is_outdated(vmi) else None}
+            await self._client.patch(VMIS, vmi, {"metadata": {"labels": mark}})
+
+    def _is_outdated(self, vmi: Object) -> bool:
+        """Whether its launcher is not of the version that launchers are of now."""
+        return bool(vmi["status"].get("launcherContainerImageVersion", self._image) != self._image)
 
     # Deleted --------------------------------------------------------------------------------
 

@@ -44,9 +44,20 @@ class VirtHandler:
         client.listen(VMIS, self._on_vmi)
         team.spawn(self._beat(), f"virt-handler of {node}: heartbeat")
 
-    def restart(self, settings: Effective) -> None:
-        """Take over what only a restart brings: the number of devices."""
+    def restart(self, settings: Effective, release: Profile) -> None:
+        """Take over what only a restart brings: the number of devices, and another version.
+
+        What runs on the node goes on, but for guests that a version loses on request.
+        """
+        before, self._profile = self._profile, release
         self._machine.set_devices(settings.max_devices)
+        if release.versions.kubevirt == before.versions.kubevirt:
+            return
+        for vmi in list(self._vmis.values()):
+            name = vmi["metadata"]["name"]
+            share = release.faults.share("lost_by_upgrade", name)
+            if self._draws.chance(share, "lost_by_upgrade", name):
+                self._machine.end_launcher(next(iter(vmi["status"].get("activePods") or {}), ""), 2)
 
     async def _beat(self) -> None:
         """Stamp the node, and say that VMIs may be scheduled to it."""

@@ -1,0 +1,256 @@
+"""How a cluster's figures went over its runs: series, their noise, and where they changed.
+
+Runs are put side by side only if all that makes them comparable is the same but for KubeVirt's
+version (and what the user names); each other kind of run is a section of its own. A run is one
+point of a series: the median of its executions of the level.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pytest_kvscale.judge import samples
+from pytest_kvscale.judge.acknowledged import Entry
+from pytest_kvscale.judge.change import Metric
+from pytest_kvscale.judge.comparable import Difference, differences, digest
+from pytest_kvscale.judge.runs import RunFile
+from pytest_kvscale.judge.samples import LevelRun
+from pytest_kvscale.judge.trend_series import (
+    RATE,
+    RELATIVE,
+    Finder,
+    Found,
+    Point,
+    Series,
+    Told,
+    TrendChange,
+    series_of,
+)
+
+METRICS = (*samples.METRICS, RATE)
+MAY_DIFFER = ("versions.kubevirt",)
+NEVER = "simulated"
+"""Whatever the user names, runs that differ in this are never put side by side."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One run of a level."""
+
+    run: str
+    started: str | None
+    kubevirt: str
+    executions: int
+    """How many count."""
+    verdict: str
+    """The worst of all."""
+    note: str
+    """Why executions do not count; empty if all do."""
+    points: Mapping[str, Point]
+    """By metric; those that were measured."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LevelTrend:
+    """One level over all runs."""
+
+    level: int
+    rows: tuple[Row, ...]
+    series: tuple[Series, ...]
+
+    @property
+    def changes(self) -> list[TrendChange]:
+        """Of all metrics, in the order of the runs."""
+        found = [change for each in self.series for change in each.changes]
+        return sorted(found, key=lambda each: each.index)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """Runs that can be compared."""
+
+    simulated: str
+    profile: str | None
+    runs: int
+    differs: tuple[Difference, ...]
+    """From the first section; empty: it is the first."""
+    levels: tuple[LevelTrend, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trend:
+    """All sections, those with most runs first."""
+
+    sections: tuple[Section, ...]
+    stale: tuple[Entry, ...]
+    """Acknowledgements that no change was found for."""
+
+    @property
+    def changes(self) -> list[TrendChange]:
+        """Of all sections and levels."""
+        return [
+            change
+            for section in self.sections
+            for level in section.levels
+            for change in level.changes
+        ]
+
+    @property
+    def failing(self) -> list[TrendChange]:
+        """Changes for the worse that are not accepted."""
+        return [each for each in self.changes if each.fails]
+
+
+def trend(
+    runs: Iterable[RunFile],
+    acknowledged: Sequence[Entry] = (),
+    may_differ: Sequence[str] = (),
+    levels: Sequence[int] = (),
+    metrics: Sequence[Metric] = METRICS,
+    last: int | None = None,
+    relative: float = RELATIVE,
+    find: Finder | None = None,
+) -> Trend:
+    """The trend of runs.
+
+    `levels` (empty: all) and `metrics` are those wanted, `last` how many runs of each section (the
+    latest). A change is told from `relative` and the metric's practical threshold on;
+    `find` finds change points; by default `judge/change_points.py` does.
+    """
+    allowed = (*MAY_DIFFER, *may_differ)
+    look = _Look(tuple(acknowledged), tuple(levels), tuple(metrics), find or _change_points)
+    groups: dict[str, list[RunFile]] = {}
+    for run in sorted(runs, key=_order):
+        if any(look.wants(level["level"]) for level in run.levels):
+            groups.setdefault(_kind(run, allowed), []).append(run)
+    ordered = sorted(groups.values(), key=lambda group: (-len(group), _order(group[0])))
+    look = dataclasses.replace(look, told=Told(relative, _family(ordered, look)))
+    first = ordered[0][0].comparable if ordered else {}
+    sections = [
+        _section(group if last is None else group[-last:], first, allowed, look)
+        for group in ordered
+    ]
+    return Trend(tuple(sections), _stale(look, sections, cut=last is not None))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """What is looked at, and how."""
+
+    acknowledged: tuple[Entry, ...]
+    levels: tuple[int, ...]
+    metrics: tuple[Metric, ...]
+    find: Finder
+    told: Told = dataclasses.field(default_factory=Told)
+
+    def wants(self, level: int) -> bool:
+        return not self.levels or level in self.levels
+
+
+def _family(groups: Sequence[Sequence[RunFile]], look: _Look) -> int:
+    """How many series there are."""
+    levels = [{level["level"] for run in group for level in run.levels} for group in groups]
+    number = sum(look.wants(level) for group in levels for level in group) * len(look.metrics)
+    return max(1, number)
+
+
+def _change_points(values: Sequence[float]) -> Sequence[Found]:
+    from pytest_kvscale.judge.change_points import change_points
+
+    return change_points(values)
+
+
+def _order(run: RunFile) -> tuple[float, str, bool]:
+    name, _, side = run.id.partition(":")
+    return run.began or 0.0, name, side == "after"
+
+
+def _kind(run: RunFile, allowed: Sequence[str]) -> str:
+    return digest(
+        {
+            name: value
+            for name, value in run.comparable.items()
+            if name == NEVER or not any(fnmatch.fnmatchcase(name, each) for each in allowed)
+        }
+    )
+
+
+def _section(
+    runs: Sequence[RunFile], first: Mapping[str, Any], allowed: Sequence[str], look: _Look
+) -> Section:
+    by_level: dict[int, list[LevelRun]] = {}
+    for each in samples.level_runs(runs):
+        if look.wants(each.number):
+            by_level.setdefault(each.number, []).append(each)
+    differs = [
+        each
+        for each in differences(first, runs[0].comparable)
+        if each.name == NEVER or each in differences(first, runs[0].comparable, allowed)
+    ]
+    return Section(
+        simulated=runs[0].simulated,
+        profile=runs[0].profile,
+        runs=len(runs),
+        differs=tuple(differs),
+        levels=tuple(_level(level, by_level[level], look) for level in sorted(by_level)),
+    )
+
+
+def _level(level: int, executions: Sequence[LevelRun], look: _Look) -> LevelTrend:
+    by_run: dict[str, list[LevelRun]] = {}
+    for each in executions:
+        by_run.setdefault(each.run.id, []).append(each)
+    groups = [*by_run.values()]
+    series: list[Series] = []
+    points: list[dict[str, Point]] = [{} for _ in groups]
+    for metric in look.metrics:
+        found, of_runs = series_of(level, metric, groups, look.acknowledged, look.told, look.find)
+        series.append(found)
+        for number, point in enumerate(of_runs):
+            if point is not None:
+                points[number][metric.key] = point
+    rows = [_row(group, each) for group, each in zip(groups, points, strict=True)]
+    return LevelTrend(level, tuple(rows), tuple(series))
+
+
+def _row(group: Sequence[LevelRun], points: Mapping[str, Point]) -> Row:
+    verdicts = {each.level["verdict"] for each in group}
+    notes = [f"{each.level['label']}: {each.why}" for each in group if each.standing != "whole"]
+    return Row(
+        run=group[0].run.id,
+        started=group[0].run.started,
+        kubevirt=group[0].run.kubevirt,
+        executions=sum(each.standing == "whole" for each in group),
+        verdict=next(each for each in ("fail", "inconclusive", "pass") if each in verdicts),
+        note="; ".join(notes),
+        points=points,
+    )
+
+
+def _stale(look: _Look, sections: Sequence[Section], cut: bool) -> tuple[Entry, ...]:
+    """Entries of what was looked at that speak of nothing.
+
+    If the runs were cut to the latest (`cut`), those of earlier ones are not looked at.
+    """
+    used = {
+        entry.where
+        for section in sections
+        for level in section.levels
+        for change in level.changes
+        for entry in change.acknowledged
+    }
+    keys = {each.key for each in look.metrics}
+    rows = [row for section in sections for level in section.levels for row in level.rows]
+    return tuple(
+        each
+        for each in look.acknowledged
+        if each.where not in used
+        and look.wants(each.level)
+        and each.metric in keys
+        and not (
+            cut and each.place([row.run for row in rows], [row.kubevirt for row in rows]) is None
+        )
+    )
