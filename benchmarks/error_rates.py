@@ -16,6 +16,7 @@ that each session prints the same figures. The tables are in `docs/error-rates.m
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 import warnings
@@ -100,12 +101,13 @@ def measure(options: Options) -> None:
     del options
     began = time.perf_counter()
     with ProcessPoolExecutor(initializer=_warm) as pool:
-        lines = [
-            *_equal(pool, "Equal pairs", STEADY, DESIGNS), *_worse(pool),
-            *_equal(pool, "Drift, equal pairs", DRIFTING, FEW[1:]), *_worse_in_order(pool),
-            *_histories(pool), *_runs_needed(),
-        ]  # fmt: skip
-    print("\n".join(lines))
+        tables = (
+            _equal(pool, "Equal pairs", STEADY, DESIGNS), _worse(pool),
+            _equal(pool, "Drift, equal pairs", DRIFTING, FEW[1:]), _worse_in_order(pool),
+            _histories(pool), _runs_needed(),
+        )  # fmt: skip
+        for line in itertools.chain(*tables):
+            print(line, flush=True)
     print(f"\n{time.perf_counter() - began:.0f} s")
 
 
@@ -186,8 +188,8 @@ def _worse_in_order(pool: ProcessPoolExecutor) -> Iterator[str]:
 
 def _histories(pool: ProcessPoolExecutor) -> Iterator[str]:
     cases = [(scenario, runs) for scenario in STEADY for runs in (20, 40, 60)]
-    steady = pool.map(partial(_history, 0.0), cases)
-    shifted = pool.map(partial(_history, 0.20), cases)
+    steady = pool.map(partial(_history, 0.0, SERIES), cases)
+    shifted = pool.map(partial(_history, 0.20, FEWER), cases)
     yield "\n### Change points\n"
     yield (
         "| scenario | runs | steady: any found | 20 % since five runs: found | and within one run |"
@@ -284,15 +286,15 @@ def _sample(log: float, place: int = 0, run: str = "") -> Sample:
     return Sample(TYPICAL * math.exp(log), 1800.0 * place, run)
 
 
-def _history(worse: float, case: tuple[Scenario, int]) -> tuple[float, float]:
+def _history(worse: float, series: int, case: tuple[Scenario, int]) -> tuple[float, float]:
     """How often any change point is found, and how often one is within a run of the right one."""
     scenario, runs = case
     rng = _draws(f"history {scenario.name} {runs} {worse}")
-    logs = scenario.draw(rng, (SERIES, 1, 1, runs))[:, 0, 0]
+    logs = scenario.draw(rng, (series, 1, 1, runs))[:, 0, 0]
     logs[:, -5:] += math.log1p(worse)
-    found = [change_points([TYPICAL * math.exp(each) for each in series]) for series in logs]
+    found = [change_points([TYPICAL * math.exp(each) for each in one]) for one in logs]
     near = [any(abs(each.index - (runs - 5)) <= 1 for each in points) for points in found]
-    return sum(map(bool, found)) / SERIES, sum(near) / SERIES
+    return sum(map(bool, found)) / series, sum(near) / series
 
 
 def _draws(name: str) -> np.random.Generator:
