@@ -16,13 +16,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytest_kvscale.judge.change import DEFAULT, Metric, Rules
-from pytest_kvscale.judge.noise import SHARE, residuals, scale
+from pytest_kvscale.judge.noise import residuals, scale
 from pytest_kvscale.judge.shift import PULLED_IN, Shift, Sides, shift
 
 LEAST = 3
 """Runs of a stretch; fewer could all be bad ones."""
 DEALT = 500
 """How often a series is dealt."""
+CAREFUL = 0.5
+"""A stretch's probability must be below so many times `alpha`: a history is looked at often."""
 
 _ANY = Metric("", "", "", "higher", 0.0)
 
@@ -76,7 +78,7 @@ def _split(logs: Sequence[float], start: int, alpha: float, found: dict[int, flo
     if len(logs) < 2 * LEAST:
         return
     p, (first, last) = _clearest(logs)
-    if p > alpha * SHARE:
+    if p > alpha * CAREFUL:
         return
     edges = [each for each in (first, last) if 0 < each < len(logs)]
     found.update((start + each, p) for each in edges)

@@ -17,11 +17,12 @@ STANDS_OUT = 8.0
 SHARE = 0.75
 """Of the false alarms that the rules allow, this share may come of noise that a test knows. The
 rest is for what none knows: drift, and bad runs that come together."""
-PASS_SHARE = 0.5
+PASS_SHARE = 0.25
 """A wrong pass may be so many times as probable as alpha: with few runs noise is sometimes taken
 for far less than it is, and a change of twice the threshold must not pass even then."""
-WILD_PASS_SHARE = 0.05
-"""The same where a run stands out, which it also does from runs that are falsely quiet."""
+PASS_DESPITE = 16
+"""Where a run stands out so many runs of both sides are needed to pass: fewer are often falsely
+quiet ones, beside which an ordinary run stands out."""
 LEAST_RUNS = 3
 """A side's runs below which they could all be bad ones: if one in ten is, three are in 1,000."""
 FOUND = 0.9

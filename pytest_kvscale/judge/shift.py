@@ -16,10 +16,10 @@ from pytest_kvscale.judge.change import Metric, Noise, Pair, Rules, Sample
 from pytest_kvscale.judge.noise import (
     FLOOR,
     LEAST_RUNS,
+    PASS_DESPITE,
     PASS_SHARE,
     SHARE,
     STANDS_OUT,
-    WILD_PASS_SHARE,
     quantile,
     residuals,
     scale,
@@ -128,7 +128,7 @@ class Shift:
     reach: float
     """Half the interval's width."""
     pass_reach: float
-    """The same at the confidence that a pass takes."""
+    """The same at the confidence that a pass takes; infinite: these runs cannot pass."""
     stands_out: bool
     """A run stands out: the interval is of runs pulled in, and a permutation is the evidence."""
 
@@ -164,12 +164,13 @@ def shift(found: Sides, noise: Noise | None, rules: Rules) -> Shift | None:
     error = sd * math.sqrt(sum(1 / each for each in counts))
     centre = statistics.fmean(after) - statistics.fmean(before)
     reach = error * quantile(1 - rules.alpha, df)
-    share = WILD_PASS_SHARE if wild else PASS_SHARE
+    certain = not wild or len(before) + len(after) >= PASS_DESPITE
     estimate = hodges_lehmann(found.before, found.after)
     return Shift(
         estimate=estimate, low=min(centre - reach, estimate), high=max(centre + reach, estimate),
         p=_above(centre / error, df), noise=Noise(sd, df), reach=reach,
-        pass_reach=error * quantile(1 - rules.alpha * share, df), stands_out=wild,
+        pass_reach=error * quantile(1 - rules.alpha * PASS_SHARE, df) if certain else math.inf,
+        stands_out=wild,
     )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def test_one_run_a_side_without_a_calibration_is_inconclusive_and_asks_for_three
 
 
 def test_one_run_a_side_with_a_calibration_passes_when_equal() -> None:
-    assert judged([10.0], [10.0], noise=Noise(0.01, 9)).verdict == "pass"
+    assert judged([10.0], [10.0], noise=Noise(0.01, 19)).verdict == "pass"
 
 
 @pytest.mark.parametrize("runs", [1, 2])
