@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pytest_kvscale.judge import samples
@@ -18,17 +18,15 @@ from pytest_kvscale.judge.change import Metric
 from pytest_kvscale.judge.comparable import Difference, differences, digest
 from pytest_kvscale.judge.runs import RunFile
 from pytest_kvscale.judge.samples import LevelRun
-from pytest_kvscale.judge.trend_series import (
-    RATE,
+from pytest_kvscale.judge.trend_changes import (
     RELATIVE,
+    SEARCHED,
     Finder,
     Found,
-    Point,
-    Series,
-    Told,
     TrendChange,
-    series_of,
+    changes_of,
 )
+from pytest_kvscale.judge.trend_series import RATE, Point, Series, series_of
 
 METRICS = (*samples.METRICS, RATE)
 MAY_DIFFER = ("versions.kubevirt",)
@@ -60,12 +58,12 @@ class LevelTrend:
     level: int
     rows: tuple[Row, ...]
     series: tuple[Series, ...]
+    changes: tuple[TrendChange, ...] = ()
+    """Of all metrics, in the order of the runs."""
 
-    @property
-    def changes(self) -> list[TrendChange]:
-        """Of all metrics, in the order of the runs."""
-        found = [change for each in self.series for change in each.changes]
-        return sorted(found, key=lambda each: each.index)
+    def of(self, metric: Metric) -> list[TrendChange]:
+        """The changes of one metric."""
+        return [each for each in self.changes if each.metric == metric]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,19 +119,32 @@ def trend(
     `find` finds change points; by default `judge/change_points.py` does.
     """
     allowed = (*MAY_DIFFER, *may_differ)
-    look = _Look(tuple(acknowledged), tuple(levels), tuple(metrics), find or _change_points)
+    look = _Look(tuple(acknowledged), tuple(levels), tuple(metrics), find or search)
     groups: dict[str, list[RunFile]] = {}
     for run in sorted(runs, key=_order):
         if any(look.wants(level["level"]) for level in run.levels):
             groups.setdefault(_kind(run, allowed), []).append(run)
     ordered = sorted(groups.values(), key=lambda group: (-len(group), _order(group[0])))
-    look = dataclasses.replace(look, told=Told(relative, _family(ordered, look)))
     first = ordered[0][0].comparable if ordered else {}
     sections = [
         _section(group if last is None else group[-last:], first, allowed, look)
         for group in ordered
     ]
+    series = [each for section in sections for level in section.levels for each in level.series]
+    changes = iter(changes_of(series, look.acknowledged, look.find, relative))
+    sections = [
+        dataclasses.replace(
+            section, levels=tuple(_with_changes(level, changes) for level in section.levels)
+        )
+        for section in sections
+    ]
     return Trend(tuple(sections), _stale(look, sections, cut=last is not None))
+
+
+def _with_changes(level: LevelTrend, changes: Iterator[list[TrendChange]]) -> LevelTrend:
+    """A level with the changes of its series, which are the next ones."""
+    found = [change for _ in level.series for change in next(changes)]
+    return dataclasses.replace(level, changes=tuple(sorted(found, key=lambda each: each.index)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,23 +155,16 @@ class _Look:
     levels: tuple[int, ...]
     metrics: tuple[Metric, ...]
     find: Finder
-    told: Told = dataclasses.field(default_factory=Told)
 
     def wants(self, level: int) -> bool:
         return not self.levels or level in self.levels
 
 
-def _family(groups: Sequence[Sequence[RunFile]], look: _Look) -> int:
-    """How many series there are."""
-    levels = [{level["level"] for run in group for level in run.levels} for group in groups]
-    number = sum(look.wants(level) for group in levels for level in group) * len(look.metrics)
-    return max(1, number)
-
-
-def _change_points(values: Sequence[float]) -> Sequence[Found]:
+def search(values: Sequence[float]) -> Sequence[Found]:
+    """The change points of a series, anywhere in it."""
     from pytest_kvscale.judge.change_points import change_points
 
-    return change_points(values)
+    return change_points(values, SEARCHED)
 
 
 def _order(run: RunFile) -> tuple[float, str, bool]:
@@ -204,14 +208,11 @@ def _level(level: int, executions: Sequence[LevelRun], look: _Look) -> LevelTren
     for each in executions:
         by_run.setdefault(each.run.id, []).append(each)
     groups = [*by_run.values()]
-    series: list[Series] = []
+    series = [series_of(level, metric, groups) for metric in look.metrics]
     points: list[dict[str, Point]] = [{} for _ in groups]
-    for metric in look.metrics:
-        found, of_runs = series_of(level, metric, groups, look.acknowledged, look.told, look.find)
-        series.append(found)
-        for number, point in enumerate(of_runs):
-            if point is not None:
-                points[number][metric.key] = point
+    for one in series:
+        for number, point in zip(one.rows, one.points, strict=True):
+            points[number][one.metric.key] = point
     rows = [_row(group, each) for group, each in zip(groups, points, strict=True)]
     return LevelTrend(level, tuple(rows), tuple(series))
 

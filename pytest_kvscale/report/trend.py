@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_kvscale.judge.trend import LevelTrend, Row, Section, Trend
-from pytest_kvscale.judge.trend_series import Point, TrendChange
+from pytest_kvscale.judge.trend_changes import TrendChange
+from pytest_kvscale.judge.trend_series import Point
 from pytest_kvscale.report.terminal import seconds
 from pytest_kvscale.report.trend_plot import level_over_runs
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pytest_kvscale.judge.trend import LevelTrend
+from pytest_kvscale.judge.trend_changes import TrendChange
 from pytest_kvscale.judge.trend_series import Point, Series
 
 _SAMPLE, _WORSE, _BETTER, _VERSION = "#3b6ea5", "#b00020", "#17691a", "#8a8a8a"
@@ -68,7 +69,7 @@ def _panel(axes: Any, found: LevelTrend, series: Series) -> None:
         [number for number, _ in reached], [each.value for _, each in reached],
         linestyle="none", marker="o", markersize=size, color=_SAMPLE,
     )  # fmt: skip
-    _medians(axes, points, series)
+    _medians(axes, points, found.of(series.metric))
     axes.set_ylim(0, _top(reached))
     lost = [number for number, each in points if each.value is None]
     # At the upper edge, whatever the scale: later than anything that was reached.
@@ -88,11 +89,13 @@ def _top(reached: Sequence[tuple[int, Point]]) -> float:
     return 1.08 * min(max(ends, default=1.0), 2 * max(values, default=1.0)) or 1.0
 
 
-def _medians(axes: Any, points: Sequence[tuple[int, Point]], series: Series) -> None:
+def _medians(
+    axes: Any, points: Sequence[tuple[int, Point]], changes: Sequence[TrendChange]
+) -> None:
     """The typical value between changes, and each change in its colour."""
     if not points:
         return
-    bounds = [points[0][0], *(each.index for each in series.changes), points[-1][0] + 1]
+    bounds = [points[0][0], *(each.index for each in changes), points[-1][0] + 1]
     for number, (begin, end) in enumerate(itertools.pairwise(bounds)):
         inside = sorted(
             math.inf if each.value is None else each.value
@@ -100,7 +103,7 @@ def _medians(axes: Any, points: Sequence[tuple[int, Point]], series: Series) -> 
             if begin <= at < end
         )
         middle = inside[len(inside) // 2] if inside else math.inf
-        change = series.changes[number - 1] if number else None
+        change = changes[number - 1] if number else None
         colour = _SAMPLE if change is None else _WORSE if change.worse else _BETTER
         if math.isfinite(middle):
             axes.plot([begin - 0.4, end - 0.6], [middle, middle], color=colour, linewidth=1.4)

@@ -276,9 +276,38 @@ def test_one_change_is_accepted_once() -> None:
         entries(twice, "the file")
 
 
-def test_a_change_must_be_clear_for_all_series_that_are_looked_at_together() -> None:
-    """The interval of +27 % would be wide enough to leave out none for one series in ten."""
-    runs = nights(*WORSE)
-    wide = lambda _: [Step(3, 1.27, 1.27 / 1.26, 1.27 * 1.26)]  # noqa: E731
+def test_a_change_that_is_searched_for_must_be_clear_for_all_series_together() -> None:
+    """An interval that leaves out no change, but not by so much that one series in five may."""
+    runs = nights(*reversed(WORSE))
+    wide = lambda _: [Step(3, 0.79, 0.79 / 1.26, 0.79 * 1.26)]  # noqa: E731
     assert trend(runs, metrics=P95, find=wide).changes
     assert not trend(runs, find=wide).changes
+
+
+STEADY = (30.0, 30.6, 29.7, 30.3, 29.4, 30.1, 30.9, 29.8, 30.2, 29.6)
+
+
+@pytest.mark.parametrize("worse", [(40.0, 41.0, 40.5), (40.0, 41.0, 40.5, 39.9, 40.3)])
+def test_the_latest_runs_are_compared_with_those_before(worse: tuple[float, ...]) -> None:
+    [change] = trend(nights(*STEADY, *worse), metrics=P95, find=steps()).failing
+    assert change.run == "night-010"
+    assert change.ratio == pytest.approx(40.3 / 30.0, rel=0.02)
+    # Two bad nights are no regression yet, and noise is none at all.
+    assert not trend(nights(*STEADY, *worse[:2]), metrics=P95, find=steps()).changes
+    assert not trend(nights(*STEADY, *STEADY[::-1]), metrics=P95, find=steps()).changes
+
+
+def test_a_version_that_is_worse_is_found_though_it_has_few_runs_and_is_not_the_latest() -> None:
+    versions = ["v1.9.0"] * 4 + ["v1.10.0"] * 4 + ["v1.11.0"] * 4
+    p95 = (*STEADY[:4], 40.0, 41.0, 40.5, 39.9, 40.3, 40.6, 39.7, 40.1)
+    [change] = trend(nights(*p95, versions=versions), metrics=P95, find=steps()).failing
+    assert (change.run, change.kubevirt) == ("night-004", "v1.10.0")
+
+
+def test_the_latest_runs_are_compared_with_those_since_the_last_change() -> None:
+    p95 = (*STEADY, 40.0, 41.0, 40.5, 39.9, 40.3, 40.6, 50.0, 51.0, 50.4)
+    found = trend(nights(*p95), accepted({"run": "night-010", "accepted": 1.35}), metrics=P95,
+                  find=steps(10))  # fmt: skip
+    assert [(each.run, each.fails) for each in found.changes] == [
+        ("night-010", False), ("night-016", True),
+    ]  # fmt: skip

@@ -244,7 +244,7 @@ def test_files_are_written_when_a_level_fails(suite: Suite) -> None:
     suite.profile("faults: {names: density-*, launcher_crash: 1}")
     suite.run("--kvscale-sim-profile=quick.yaml", "--kvscale-levels=3").assert_outcomes(failed=1)
     names = {path.name for path in suite.latest.iterdir()}
-    assert names == {"results.json", "report.html", "junit.xml", "3-vmis.jsonl"}
+    assert names == {"results.json", "report.html", "junit.xml", "summary.md", "3-vmis.jsonl"}
     assert {row["class"] for row in suite.vmis(3)} == {"LauncherCrash"}
     page = (suite.latest / "report.html").read_text(encoding="utf-8")
     assert "LauncherCrash" in page
