@@ -27,6 +27,8 @@ LEAST_RUNS = 3
 """A side's runs below which they could all be bad ones: if one in ten is, three are in 1,000."""
 FOUND = 0.9
 """What is called detectable is found in that share of cases."""
+LEAST_VALUE = 1e-9
+"""What is smaller, in the unit of any metric, counts as 0."""
 MOST_RUNS = 200
 """More runs of a side than that are no advice."""
 
@@ -65,7 +67,7 @@ def detectable(
         return math.inf
     sd = max(noise.sd, FLOOR)
     error = sd * math.sqrt(1 / before + 1 / after)
-    return math.expm1(
+    return relative(
         max(
             error * _reach(rules.alpha * SHARE / family, noise.df),
             # The estimate must exceed the threshold too.
@@ -123,13 +125,18 @@ def quantile(share: float, df: float) -> float:
     return float(special.stdtrit(df, share))
 
 
+def relative(log: float) -> float:
+    """A difference of logarithms as a relative change, however large."""
+    return math.expm1(min(log, 500.0))
+
+
 def _reach(alpha: float, df: int) -> float:
     """How many standard errors a shift must be to be significant in nine of ten cases."""
     return quantile(1 - alpha, df) + quantile(FOUND, df)
 
 
 def _positive(value: float) -> bool:
-    return 0 < value < math.inf
+    return LEAST_VALUE <= value < math.inf
 
 
 def squares(values: Iterable[float]) -> float:

@@ -309,7 +309,7 @@ def test_the_unit_does_not_matter(before, after, factor) -> None:  # type: ignor
 def test_slower_runs_after_never_turn_a_fail_into_a_pass(seed, runs, worse, slower) -> None:  # type: ignore[no-untyped-def]
     before, after = drawn(seed, runs), [each * worse for each in drawn(seed + 1, runs)]
     verdicts = [judged(before, [x * by for x in after]).verdict for by in (1.0, slower)]
-    assert verdicts not in (["fail", "pass"], ["fail", "inconclusive"], ["inconclusive", "pass"])
+    assert verdicts not in (["fail", "pass"], ["inconclusive", "pass"])
 
 
 @settings(max_examples=20, deadline=None)
