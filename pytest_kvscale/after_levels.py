@@ -57,6 +57,19 @@ class ComparisonItem(JudgedItem):
         return run.comparing.judged(self.level, self._key)
 
 
+class OthersItem(JudgedItem):
+    """The levels of tests that did not say before which they run: they are compared as well."""
+
+    def __init__(self, *, levels: Sequence[int], **more: Any) -> None:
+        super().__init__(**more)
+        self._levels = levels
+        """Those that have tests of their own."""
+
+    def judged(self, run: Run) -> Judged:
+        """See `JudgedItem`."""
+        return run.comparing.judged_others(self._levels)
+
+
 class CalibrationItem(JudgedItem):
     """Whether the runs of a level can be used as a calibration."""
 
@@ -74,10 +87,12 @@ def append(
     run: Run,
     items: list[pytest.Item],
     levels: tuple[Sequence[int], Sequence[int]],
+    unnamed: bool,
 ) -> None:
     """Append a test for each row of the comparison, if there is one, and each calibrated level.
 
-    `levels` are those that ordinary tests run, and those of calibrations.
+    `levels` are those that ordinary tests run, and those of calibrations; `unnamed`: there are
+    tests that do not say which levels they run.
     """
     compared, calibrated = levels
     if compared and run.comparing.is_wanted:
@@ -88,6 +103,11 @@ def append(
             for level in compared
             for key in run.comparing.what()
             for name in (f"comparison[{level} {key}]",)
+        ]
+        name = "comparison[other levels]"
+        items += [
+            OthersItem.from_parent(session, name=name, nodeid=f"{GROUP}::{name}", levels=compared)
+            for _ in range(unnamed)
         ]
     items += [
         CalibrationItem.from_parent(session, name=name, nodeid=f"{GROUP}::{name}", level=level)

@@ -100,6 +100,11 @@ def runs_levels(item: pytest.Item) -> bool:
     )
 
 
+def unnamed(items: Iterable[pytest.Item]) -> list[str]:
+    """The tests that run levels and do not say which."""
+    return [each.nodeid for each in items if runs_levels(each) and nth_of(each) is None]
+
+
 def nth_of(item: pytest.Item) -> Nth | None:
     """The run of a level that a test is, if it has one."""
     callspec = getattr(item, "callspec", None)
@@ -159,7 +164,7 @@ def found(items: Sequence[pytest.Item], left_out: int = 0) -> Found:
     return {
         "suites": [str(each) for each in suites_of(items)],
         "calibrated": [each.level for each in items if isinstance(each, CalibrationItem)],
-        "unnamed": [each.nodeid for each in items if runs_levels(each) and nth_of(each) is None],
+        "unnamed": unnamed(items),
         "levels": levels_of(items),
         "compared": [*dict.fromkeys(
             each.level for each in items if isinstance(each, ComparisonItem)

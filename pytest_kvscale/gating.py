@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 FAILURES = "failures"
+_WORST_FIRST: tuple[Verdict, ...] = ("fail", "inconclusive", "pass")
 _BY_TUNING = ("settings", "settings.*", "node.devices")
 """What a tuning may change before the first level."""
 _BY_UPGRADE = ("node.devices",)
@@ -76,7 +77,8 @@ class Comparing:
             return
         if self._own_before and self._run.settings.baseline:
             raise ConfigurationError(
-                "--kvscale-baseline: these tests measure what they compare with themselves"
+                "--kvscale-baseline: these tests measure what they compare with themselves: leave "
+                "it out (-o kvscale_baseline= if it stands in the ini file)"
             )
         _ = self.baseline, self.calibration
 
@@ -88,7 +90,7 @@ class Comparing:
         if self.is_wanted and unnamed and not levels:
             raise ConfigurationError(
                 f"{unnamed[0]} does not say which level it runs (by the fixture density_level): "
-                "nothing could be compared with the baseline"
+                "nothing could be compared"
             )
 
     def check(self, levels: Sequence[int]) -> None:
@@ -101,7 +103,7 @@ class Comparing:
             if self._run.settings.calibration is not None and not self.is_off:
                 self._run.tell("note: nothing is compared: --kvscale-calibration has no use")
             return
-        if self._own_before or not levels:
+        if not levels:
             return
         from pytest_kvscale.judge import fitting, runs
 
@@ -111,6 +113,9 @@ class Comparing:
         unknown = () if run.tuning_name == "none" else _BY_TUNING
         may_differ = (*settings.may_differ, *unknown)
         own = [runs.run_file(begun, "this one")]
+        if self._own_before:
+            fitting.calibrating(self.calibration, own, own, may_differ, [])
+            return
         fitting.check_sides(self.baseline, own)
         fit = fitting.those_that_fit(self.baseline, own, may_differ, True, [])
         fit = [*fitting.one_version(fit, may_differ, None, [])]
@@ -212,6 +217,30 @@ class Comparing:
         )  # fmt: skip
         where = found.where(change) if change is not None and row.verdict != "pass" else ""
         return Judged(row.verdict, f"{row.text}\n{where}" if where else row.text)
+
+    def judged_others(self, named: Sequence[int]) -> Judged:
+        """What came of all levels that were run beside those that tests name."""
+        from pytest_kvscale.judge import samples
+
+        reports = self._run.levels.reports
+        others = sorted({each["level"]["level"] for each in reports} - {*named})
+        if not others:
+            return Judged("pass", "no level was run but those that have tests of their own")
+        if self._made[0] is None:
+            return Judged("fail", self._made[1])
+        there = {each.number for each in samples.level_runs(self.sides()[0])}
+        found = [self.judged(level, key) for level in others if level in there
+                 for key in self.what()]  # fmt: skip
+        found += [
+            Judged("fail", f"level {level} was not compared: there is no run of it before")
+            for level in others
+            if level not in there
+        ]
+        worst = next(
+            each for each in _WORST_FIRST if any(one.verdict == each for one in found)
+        )  # fmt: skip
+        told = [each.text for each in found if each.verdict == worst]
+        return Judged(worst, "\n".join(dict.fromkeys(told)))
 
     def _show(self, found: Comparison) -> None:
         """Write the comparison down, and how it is shown, for whoever writes the reports."""

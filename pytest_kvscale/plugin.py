@@ -119,7 +119,8 @@ class Hooks:
             return result
         if left_out:
             config.hook.pytest_deselected(items=left_out)
-        after_levels.append(session, self._run, items, collection.levels_run(items))
+        unnamed = bool(collection.unnamed(items))
+        after_levels.append(session, self._run, items, collection.levels_run(items), unnamed)
         return result
 
     @pytest.hookimpl(tryfirst=True)
@@ -155,7 +156,8 @@ class Hooks:
             upgrading, suites = self._run.upgrading, [Path(each) for each in found["suites"]]
             upgrading.left_out = found["left_out"]
             if found["upgrade"] and not upgrading.is_wanted:
-                upgrading.want(bool(found["compared"]))  # A controller has seen no test.
+                # A controller has seen no test.
+                upgrading.want(bool(found["compared"] or found["unnamed"]))
             self._run.check(suites, found["levels"], found["compared"])
             self._files = ReportFiles(session.config, self._run)
             self._files.begin(session)

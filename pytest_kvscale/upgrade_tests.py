@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from pytest_kvscale.collection import is_of_upgrade, is_ours, nth_of
+from pytest_kvscale.collection import is_of_upgrade, is_ours, nth_of, runs_levels
 from pytest_kvscale.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def arrange(run: Run, items: list[pytest.Item]) -> list[pytest.Item]:
         return of_upgrade
     # From here on it is a run of an upgrade, also if it cannot begin.
     items[:] = in_order(items, settings.repeat, settings.upgrade_back)
-    run.upgrading.want(any(nth_of(each) is not None for each in of_upgrade))
+    run.upgrading.want(any(runs_levels(each) for each in of_upgrade))
     if not asked:
         raise ConfigurationError(
             "these tests upgrade KubeVirt: say to which version (--kvscale-upgrade-to), or by "

@@ -155,6 +155,22 @@ def test_tests_that_name_no_level_are_not_compared_silently(suite: Suite) -> Non
     check(suite, result, "test_it does not say which level it runs", "nothing could be compared")
 
 
+def test_levels_that_no_test_names_are_compared_as_well(suite: Suite) -> None:
+    suite.pytester.makepyfile(
+        test_density="""
+        def test_density(density_level, density_run): density_run(density_level)
+        def test_soak(density_run): density_run(4)
+        """
+    )
+    row = "comparison[other levels]"
+    result = suite.quick(base(suite, 3), *UNTUNED, "-p", "no:html")
+    result.assert_outcomes(passed=2 + 5, failed=1)
+    assert cases(suite)[row] == "level 4 was not compared: there is no run of it before"
+    result = suite.quick(base(suite, 3, 4), *UNTUNED, "-p", "no:html", "-rA")
+    result.assert_outcomes(passed=2 + 5 + 1)
+    result.stdout.fnmatch_lines(["*comparison?other levels?*", "level 4: p50 creation to *"])
+
+
 def test_tests_that_run_no_level_need_no_baseline_to_compare_with(suite: Suite) -> None:
     suite.pytester.makepyfile(test_density="def test_it(kv_cluster): assert kv_cluster.identity")
     result = suite.quick(base(suite, 7), "--kvscale-calibration=base.json", *UNTUNED)

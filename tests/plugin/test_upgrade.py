@@ -16,6 +16,7 @@ from pytest_kvscale.judge.runs import run_files
 from pytest_kvscale.session import Run
 from pytest_kvscale.upgrade_tests import Step, place
 from pytest_kvscale.upgrading import UpgradeFailedError, Upgrading
+from tests.plugin import baselines
 from tests.plugin.conftest import Suite
 
 SHIPPED = Path(__file__).parents[2] / "suites" / "upgrade"
@@ -312,6 +313,25 @@ def test_what_does_not_go_together_is_told(
     upgrade: Suite, arguments: tuple[str, ...], sentence: str
 ) -> None:
     refused(upgrade.run("--kvscale-sim-profile=upgrade-from", *arguments), sentence)
+
+
+def test_a_suite_whose_levels_nobody_names_is_refused(upgrade: Suite) -> None:
+    upgrade.pytester.makepyfile(
+        test_upgrade="""
+        def test_before(kv_before, density_run): density_run(2)
+        def test_after(kv_after, density_run): density_run(2)
+        """
+    )
+    sentence = "*::test_before does not say which level it runs *: nothing could be compared"
+    refused(run(upgrade, "v1.10.0"), sentence)
+
+
+def test_a_calibration_of_another_cluster_is_told_before_anything_is_created(
+    upgrade: Suite,
+) -> None:
+    baselines.write(upgrade.path / "noise.json", baselines.content(1, baselines.level(2, 5, 180)))
+    result = run(upgrade, "v1.10.0", "--kvscale-levels=2", "--kvscale-calibration=noise.json")
+    refused(result, "the calibration is of another cluster, or another load: *")
 
 
 def test_beside_other_suites_an_upgrade_is_left_out_or_refused(upgrade: Suite) -> None:
