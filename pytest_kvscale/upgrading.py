@@ -5,6 +5,7 @@ VMIs run meanwhile and are watched. What came of it stands in the results beside
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Coroutine
@@ -301,7 +302,7 @@ class Upgrading:
     # The VMIs that run meanwhile ------------------------------------------------------------
 
     def _upgrade_beside_vmis(self, step: Step) -> None:
-        from pytest_kvscale.cluster import migrations
+        from pytest_kvscale.cluster import kubevirt_release, migrations
         from pytest_kvscale.levels import RunStoppedError
 
         run, number = self._run, self._run.settings.upgrade_vmis
@@ -312,6 +313,12 @@ class Upgrading:
             async with migrations.counting(client, run.namespace) as counted:
                 seen.append(counted)
                 await self._make(step)
+                if step.took is not None:
+                    with contextlib.suppress(_TurnLostError):
+                        work = kubevirt_release.workloads_updated(client, run.namespace)
+                        said = await self._unless_lost(work)
+                        if said:
+                            run.tell(f"note: {said}")
 
         nth = (len(self._steps) + 1) // 2
         label = "upgrade" if nth == 1 else f"upgrade-{nth}"

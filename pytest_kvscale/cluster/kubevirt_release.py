@@ -7,6 +7,7 @@ the components' annotations and replicas, and the pods themselves.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 
 from pytest_kvscale.cluster import kubevirt as kubevirts
@@ -15,6 +16,7 @@ from pytest_kvscale.cluster.client import (
     DEPLOYMENTS,
     KUBEVIRTS,
     PODS,
+    VMIS,
     Client,
     Object,
 )
@@ -24,6 +26,11 @@ VERSION = "kubevirt.io/install-strategy-version"
 """The annotation of components that says of which version they are."""
 COMPONENT = "kubevirt.io"
 """The label of KubeVirt's pods that names their component."""
+OUTDATED = "kubevirt.io/outdatedLauncherImage"
+"""The label of VMIs whose launchers are of a former version."""
+_NOTICED, _UPDATED = 60.0, 600.0
+"""Seconds that virt-controller is given to find VMIs outdated, and to update them."""
+_FINAL = ("Succeeded", "Failed")
 _SHOWN = 3
 _OPERATOR, _LAUNCHER = "virt-operator", "--launcher-image"
 _NAMED = ("VIRT_API_IMAGE", "VIRT_CONTROLLER_IMAGE", "VIRT_HANDLER_IMAGE", "VIRT_LAUNCHER_IMAGE")
@@ -183,3 +190,33 @@ async def rolled_out(
         Watched(PODS, namespace, labels=COMPONENT),
     ]
     return "" if await until(client, wanted, reached, timeout) else found or "no answer"
+
+
+async def workloads_updated(client: Client, namespace: str) -> str:
+    """Wait until a namespace's VMIs are migrated or evicted, if the CR says that they are to be.
+
+    virt-controller begins with that when the version has been rolled out. Returns "", or which VMIs
+    still have launchers of the former version.
+    """
+    strategy = (await kubevirts.find_kubevirt(client))["spec"].get("workloadUpdateStrategy") or {}
+    methods = strategy.get("workloadUpdateMethods") or []
+    if not methods:
+        return ""
+    await asyncio.sleep(_NOTICED)
+    names: list[str] = []
+
+    def all_are(mirrors: Sequence[Mirror]) -> bool:
+        names[:] = [
+            name
+            for name, vmi in mirrors[0].objects.items()
+            if (vmi.get("status") or {}).get("phase") not in _FINAL
+        ]
+        return not names
+
+    wanted = [Watched(VMIS, namespace, labels=OUTDATED)]
+    if await until(client, wanted, all_are, _UPDATED):
+        return ""
+    return (
+        f"{len(names)} VMIs still have launchers of the former version {_NOTICED + _UPDATED:g} s "
+        f"after the upgrade, though KubeVirt is to update them ({', '.join(methods)})"
+    )

@@ -21,6 +21,7 @@ from pytest_kvscale.cluster.client import (
     KUBEVIRTS,
     NODES,
     PODS,
+    VMIS,
     Client,
 )
 from pytest_kvscale.cluster.clock import VirtualClock
@@ -629,6 +630,30 @@ def test_every_sign_has_to_be_there(connection: Connection) -> None:
     assert "has not ended" in after(
         lambda c, p, o: o[pod]["metadata"].update(deletionTimestamp="now")
     )
+
+
+def test_launchers_that_stay_outdated_are_told(connection: Connection) -> None:
+    """Only where KubeVirt is to update them at all."""
+    client = connection.client
+    change(connection, {"workloadUpdateStrategy": {"workloadUpdateMethods": ["LiveMigrate"]}})
+    domain = {"devices": {}, "resources": {"requests": {"memory": "64Mi"}}}
+    vmi = {
+        "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+        "metadata": {"name": "a"}, "spec": {"domain": domain},
+    }  # fmt: skip
+
+    async def see() -> str:
+        await client.create(VMIS, "default", vmi)
+        await asyncio.sleep(60)
+        await Upgrader(client, Notes(), Way("v1.10.0")).upgrade()
+        return await release.workloads_updated(client, "default")
+
+    assert connection.run(see()) == (
+        "1 VMIs still have launchers of the former version 660 s after the upgrade, though "
+        "KubeVirt is to update them (LiveMigrate)"
+    )
+    change(connection, {"workloadUpdateStrategy": {"workloadUpdateMethods": []}})
+    assert connection.run(release.workloads_updated(client, "default")) == ""
 
 
 # Migrations ---------------------------------------------------------------------------------------

@@ -262,6 +262,27 @@ def test_vmis_that_are_lost_meanwhile_are_named_the_same_in_every_run(upgrade: S
     )  # fmt: skip
 
 
+def test_vmis_that_are_evicted_after_the_upgrade_are_lost_in_it(upgrade: Suite) -> None:
+    """virt-controller begins with that when the new version is there."""
+    upgrade.pytester.makeconftest(
+        """
+        import pytest
+        from pytest_kvscale.cluster.client import KUBEVIRTS
+
+        @pytest.fixture(autouse=True)
+        def evict(request, kv_cluster):
+            if request.node.name == "test_upgrade":
+                how = {"workloadUpdateMethods": ["Evict"]}
+                patch = {"spec": {"workloadUpdateStrategy": how}}
+                kv_cluster.run(kv_cluster.client.patch(KUBEVIRTS, "kubevirt", "kubevirt", patch))
+        """
+    )
+    result = run(upgrade, "v1.10.0", "--kvscale-levels=2")
+    result.assert_outcomes(passed=2 + 5, failed=1)
+    found = upgrade.results["upgrade"]
+    assert (found["rolled_out_s"] < 60, len(found["vmis"]["lost"])) == (True, 2)
+
+
 def test_lost_vmis_are_told_though_the_test_of_the_upgrade_is_not_selected(
     upgrade: Suite,
 ) -> None:
