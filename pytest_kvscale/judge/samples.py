@@ -119,10 +119,13 @@ class LevelRun:
         )
 
 
-def level_runs(runs: Iterable[RunFile]) -> list[LevelRun]:
-    """All runs of all levels. What was measured once and is there twice counts once."""
+def level_runs(runs: Iterable[RunFile], besides: Iterable[LevelRun] = ()) -> list[LevelRun]:
+    """All runs of all levels. What was measured once and is there twice counts once.
+
+    `besides` are the runs of the other side: what is there is no news on this one.
+    """
     found: list[LevelRun] = []
-    seen: dict[str, LevelRun] = {}
+    seen = {_measured(each.run, each.level): each for each in besides if each.standing == "whole"}
     for run in runs:
         for level in run.levels:
             each = LevelRun(run, level, *_standing(level))
@@ -133,6 +136,14 @@ def level_runs(runs: Iterable[RunFile]) -> list[LevelRun]:
                     each = dataclasses.replace(each, standing="no", why=why)
             found.append(each)
     return found
+
+
+def both_sides(
+    before: Iterable[RunFile], after: Iterable[RunFile]
+) -> tuple[list[LevelRun], list[LevelRun]]:
+    """All runs of all levels before and after; a copy of a run before is none after."""
+    old = level_runs(before)
+    return old, level_runs(after, old)
 
 
 def _standing(level: Mapping[str, Any]) -> tuple[Standing, str]:
@@ -157,15 +168,15 @@ def _measured(run: RunFile, level: Mapping[str, Any]) -> str:
 def _one_seed(first: RunFile, second: RunFile) -> str:
     if first.seed is None or (first.seed, first.profile) != (second.seed, second.profile):
         return ""
-    return f" (seed {second.seed} of the embedded cluster in both)"
+    return f" (seed {second.seed} of the embedded cluster in both: give another one)"
 
 
 def pairs(
     before: Sequence[RunFile], after: Sequence[RunFile], calibration: Sequence[RunFile] = ()
 ) -> list[Pair]:
     """Each metric of each level that both sides have measured; levels in ascending order."""
-    sides = level_runs(before), level_runs(after)
-    equal = level_runs(calibration)
+    sides = both_sides(before, after)
+    equal = level_runs(calibration, [*sides[0], *sides[1]])
     levels = sorted({each.number for each in sides[0]} & {each.number for each in sides[1]})
     found: list[Pair] = []
     for level in levels:
