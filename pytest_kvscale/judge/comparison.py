@@ -52,6 +52,8 @@ class Comparison:
     simulated: str = "false"
     kubevirt: tuple[str, str] = ("", "")
     """Its version before and after."""
+    confidence: float = 0.0
+    """Of the changes' intervals: 0.98 is 98 %."""
 
     def rows(self) -> Iterator[Row]:
         """All that was judged: by level, its metrics, then its failures."""
@@ -75,6 +77,7 @@ class Comparison:
             "verdict": self.verdict,
             "simulated": self.simulated,
             "rules": dataclasses.asdict(self.rules),
+            "confidence": round(self.confidence, 6),
             "kubevirt": {"before": self.kubevirt[0], "after": self.kubevirt[1]},
             "before": list(self.before),
             "after": list(self.after),
@@ -156,6 +159,7 @@ def compare(
         rules=rules,
         simulated=after[-1].simulated,
         kubevirt=(before[-1].kubevirt, after[-1].kubevirt),
+        confidence=1 - 2 * strict.alpha,
     )
 
 

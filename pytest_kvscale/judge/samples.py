@@ -70,13 +70,19 @@ class LevelRun:
         """VMIs by failure class. Of a level that was refused: those that cannot run."""
         if self.standing != "refused":
             return dict(self.level["failures"])
-        walls = [each for each in self.level["preflight"]["walls"] if each["certain"]]
-        first = min(walls, key=lambda each: each["fits"], default=None)
-        if first is None or first["fits"] >= self.number:
+        first = self.wall
+        if first is None:
             return {}
         devices = first["name"].startswith("devices.")
         name = "DeviceLimit" if devices else _WALLS.get(first["name"], "CreateRejected")
         return {name: self.number - first["fits"]}
+
+    @property
+    def wall(self) -> Mapping[str, Any] | None:
+        """What the level cannot get past, as the preflight told; None: nothing certain."""
+        walls = [each for each in self.level["preflight"]["walls"] if each["certain"]]
+        first = min(walls, key=lambda each: each["fits"], default=None)
+        return None if first is None or first["fits"] >= self.number else first
 
     def sample(self, metric: Metric) -> Sample | None:
         """A metric's value; None: it was not measured (which is not: it was not reached)."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from pytest_kvscale.judge.comparison import Comparison
 from pytest_kvscale.report import comparison as reports
+from pytest_kvscale.report.pages import markdown_table
 from pytest_kvscale.report.terminal import seconds, verdict
 
 Json = Mapping[str, Any]
@@ -74,7 +75,9 @@ def _summary(
     if not level_reports:
         yield "No level was measured."
     else:
-        yield from _table(_LEVELS, [_level(each["label"], each["level"]) for each in level_reports])
+        yield from markdown_table(
+            _LEVELS, [_level(each["label"], each["level"]) for each in level_reports]
+        )
     for each in level_reports:
         level = each["level"]
         reasons = [*level["reasons"], *level["warnings"]]
@@ -112,7 +115,7 @@ def _comparison(found: Comparison) -> Iterator[str]:
     yield escape(f"{reports.versions(found)}; {sides}")
     yield ""
     shown = reports.rows(found)
-    yield from _table(
+    yield from markdown_table(
         _CHANGES,
         [(*(escape(cell) for cell in each.cells()[:-1]), _MARKS[each.verdict]) for each in shown],
     )
@@ -127,13 +130,6 @@ def _comparison(found: Comparison) -> Iterator[str]:
     if said:
         yield ""
         yield from said
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(header)} |"
-    yield f"|{'---|' * len(header)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
 
 
 def _simulated(kind: str) -> str:

@@ -89,6 +89,37 @@ def test_runs_of_all_versions_of_kubevirt_are_one_series_and_nothing_else_is() -
     ]  # fmt: skip
 
 
+def test_a_version_that_offers_fewer_devices_is_put_beside_those_before() -> None:
+    def of(number: int, version: str, devices: int) -> RunFile:
+        return run(number, [level(30.0 + number)], version, **{"node.devices": devices})
+
+    upgraded = [of(0, "v1.9.0", 1000), of(1, "v1.10.0", 110), of(2, "v1.10.0", 110)]
+    assert [each.runs for each in trend(upgraded, find=steps()).sections] == [3]
+    # With one version it is a setting, and another cluster.
+    reset = [*upgraded, of(3, "v1.10.0", 1000)]
+    found = trend(reset, find=steps())
+    assert sorted(each.runs for each in found.sections) == [2, 2]
+    assert any("node.devices" in each.name for each in found.sections[1].differs)
+
+
+def test_a_level_that_cannot_fit_any_more_is_not_reached() -> None:
+    def refused(fits: int) -> dict[str, Any]:
+        walls = [{"name": "devices.kubevirt.io/kvm", "fits": fits, "certain": True}]
+        made = level(None, ended="not begun: it cannot fit", preflight={"walls": walls}, running=0,
+                     created=0, deleted=0)  # fmt: skip
+        made["phases"]["Running"] = {"n": 0, "censored": 100}
+        return made
+
+    before = nights(30.0, 31.0, 30.5, 30.2, 30.9, 30.4)
+    after = [run(number, [refused(90)], "v1.10.0") for number in range(6, 12)]
+    found = trend([*before, *after])
+    assert [(each.metric.key, each.after, each.worse) for each in found.failing] == [
+        ("Running.p95", None, True)
+    ]
+    fitting = trend([*before, run(9, [refused(96)])])
+    assert not fitting.sections[0].levels[0].rows[-1].points
+
+
 def test_a_run_is_the_median_of_its_executions_and_their_spread_its_interval() -> None:
     runs = [
         run(number, [level(p95, deletion=20 + number) for p95 in (28.0, 30.0, 33.0)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -9,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pytest_kvscale.judge.comparison import Comparison, compare
+from pytest_kvscale.judge.rows import shift_text
 from pytest_kvscale.report import comparison as reports
 from pytest_kvscale.report import junit, markdown
 from tests.report.test_report import CLUSTER, RUN, report
@@ -58,6 +60,22 @@ def test_a_page_stands_alone_and_a_section_stands_in_another(worse: Comparison) 
     assert not {"script", "link", "img"} & set(tags)
     assert "http" not in page
     assert "SIMULATED" in page
+
+
+def test_the_page_says_how_sure_an_interval_is(worse: Comparison) -> None:
+    assert worse.as_json()["confidence"] == 0.98
+    assert "with 98 % confidence" in reports.page(worse)
+    tested = dataclasses.replace(worse, confidence=0.99)
+    assert "with 99 % confidence" in reports.page(tested)
+
+
+def test_no_change_has_no_sign(worse: Comparison) -> None:
+    (change, *_) = worse.changes
+    for shift, low, high, said in (
+        (-0.001, -0.004, 0.004, "0 % [0, 0]"), (0.004, -0.016, None, "0 % [-2, …]"),
+        (0.234, 0.151, 0.309, "+23 % [15, 31]"), (-0.2, None, None, "-20 %"),
+    ):  # fmt: skip
+        assert shift_text(dataclasses.replace(change, shift=shift, low=low, high=high)) == said
 
 
 def test_no_text_of_a_file_becomes_html(worse: Comparison) -> None:

@@ -150,13 +150,22 @@ def test_what_files_say_is_text_wherever_it_is_shown() -> None:
     json.dumps(as_json(found), allow_nan=False)
 
 
+def test_the_terminal_says_why_a_run_does_not_count() -> None:
+    cut = night(3)
+    cut["levels"] = [{**each, "ended": "interrupted"} for each in cut["levels"]]
+    runs = [run_file(each, "x") for each in (night(1), night(2), cut)]
+    said = [*lines(trend(runs))]
+    assert "  night-003 100: it was cut short: interrupted" in said
+    assert sum("night-002" in each for each in said) == 2
+
+
 def test_simulated_runs_are_called_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = night(30, simulated="sim")
     content["run"]["profile"] = "modern"
     (folder / "sim.json").write_text(json.dumps(content), encoding="utf-8")
     assert main(["trend", str(folder), "--metric", "requests_per_vmi", "--level", "100"]) == 0
     said = capsys.readouterr().out
-    assert "1 runs, SIMULATED (sim), profile modern" in said
+    assert "1 run, SIMULATED (sim), profile modern" in said
     assert "not comparable with the first: simulated: false -> sim" in said
     assert "these are not figures of real hardware" in (folder / "trend.html").read_text("utf-8")
 
