@@ -110,13 +110,13 @@ def test_a_level_that_cannot_fit_any_more_is_not_reached() -> None:
         made["phases"]["Running"] = {"n": 0, "censored": 100}
         return made
 
-    before = nights(30.0, 31.0, 30.5, 30.2, 30.9, 30.4)
-    after = [run(number, [refused(90)], "v1.10.0") for number in range(6, 12)]
+    before = nights(*(30.0 + each / 10 for each in range(9)))
+    after = [run(number, [refused(90)], "v1.10.0") for number in range(9, 16)]
     found = trend([*before, *after])
     assert [(each.metric.key, each.after, each.worse) for each in found.failing] == [
         ("Running.p95", None, True)
     ]
-    fitting = trend([*before, run(9, [refused(96)])])
+    fitting = trend([*before, run(20, [refused(96)])])
     assert not fitting.sections[0].levels[0].rows[-1].points
 
 
