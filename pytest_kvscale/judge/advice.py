@@ -11,6 +11,7 @@ from pytest_kvscale.judge.noise import (
     FOUND,
     LEAST_RUNS,
     MOST_RUNS,
+    PASS_DESPITE,
     PASS_SHARE,
     SHARE,
     quantile,
@@ -77,6 +78,8 @@ def _decides(
         return found.estimate >= max(
             error * (evidence + quantile(FOUND, df)), limit + error * quantile(FOUND, df)
         )
+    if found.stands_out and before + after < PASS_DESPITE:
+        return False
     reach = error * quantile(1 - rules.alpha * PASS_SHARE, df)
     return max(found.estimate, 0.0) + reach + error * quantile(FOUND, df) < limit
 

@@ -16,13 +16,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytest_kvscale.judge.change import DEFAULT, Metric, Rules
-from pytest_kvscale.judge.noise import SHARE, residuals, scale
+from pytest_kvscale.judge.noise import LEAST_VALUE, relative, residuals, scale
 from pytest_kvscale.judge.shift import PULLED_IN, Shift, Sides, shift
 
 LEAST = 3
 """Runs of a stretch; fewer could all be bad ones."""
 DEALT = 500
 """How often a series is dealt."""
+CAREFUL = 0.5
+"""A stretch's probability must be below so many times `alpha`: a history is looked at often."""
 
 _ANY = Metric("", "", "", "higher", 0.0)
 
@@ -54,18 +56,18 @@ def change_points(
         if each is not None and math.isfinite(each) and each >= 0
     ]  # fmt: skip
     known = [float(values[place] or 0.0) for place in places]
-    positive = [each for each in known if each > 0]
+    positive = [each for each in known if each >= LEAST_VALUE]
     if not positive:
         return []
     offset = min(positive) / 2 if len(positive) < len(known) else 0.0
-    logs = [math.log(each + offset) for each in known]
+    logs = [math.log(max(each, LEAST_VALUE) + offset) for each in known]
     found: dict[int, float] = {}
     _split(logs, 0, alpha, found)
     kept = _confirmed(logs, found, alpha)
     return [
         ChangePoint(
-            index=places[edge], ratio=math.exp(each.estimate), low=math.exp(each.low),
-            high=math.exp(each.high), p=found[edge],
+            index=places[edge], ratio=1 + relative(each.estimate), low=1 + relative(each.low),
+            high=1 + relative(each.high), p=found[edge],
         )
         for edge, each in kept.items()
     ]  # fmt: skip
@@ -76,7 +78,7 @@ def _split(logs: Sequence[float], start: int, alpha: float, found: dict[int, flo
     if len(logs) < 2 * LEAST:
         return
     p, (first, last) = _clearest(logs)
-    if p > alpha * SHARE:
+    if p > alpha * CAREFUL:
         return
     edges = [each for each in (first, last) if 0 < each < len(logs)]
     found.update((start + each, p) for each in edges)

@@ -17,15 +17,18 @@ STANDS_OUT = 8.0
 SHARE = 0.75
 """Of the false alarms that the rules allow, this share may come of noise that a test knows. The
 rest is for what none knows: drift, and bad runs that come together."""
-PASS_SHARE = 0.5
+PASS_SHARE = 0.25
 """A wrong pass may be so many times as probable as alpha: with few runs noise is sometimes taken
 for far less than it is, and a change of twice the threshold must not pass even then."""
-WILD_PASS_SHARE = 0.05
-"""The same where a run stands out, which it also does from runs that are falsely quiet."""
+PASS_DESPITE = 16
+"""Where a run stands out so many runs of both sides are needed to pass: fewer are often falsely
+quiet ones, beside which an ordinary run stands out."""
 LEAST_RUNS = 3
 """A side's runs below which they could all be bad ones: if one in ten is, three are in 1,000."""
 FOUND = 0.9
 """What is called detectable is found in that share of cases."""
+LEAST_VALUE = 1e-9
+"""What is smaller, in the unit of any metric, counts as 0."""
 MOST_RUNS = 200
 """More runs of a side than that are no advice."""
 
@@ -64,7 +67,7 @@ def detectable(
         return math.inf
     sd = max(noise.sd, FLOOR)
     error = sd * math.sqrt(1 / before + 1 / after)
-    return math.expm1(
+    return relative(
         max(
             error * _reach(rules.alpha * SHARE / family, noise.df),
             # The estimate must exceed the threshold too.
@@ -122,13 +125,18 @@ def quantile(share: float, df: float) -> float:
     return float(special.stdtrit(df, share))
 
 
+def relative(log: float) -> float:
+    """A difference of logarithms as a relative change, however large."""
+    return math.expm1(min(log, 500.0))
+
+
 def _reach(alpha: float, df: int) -> float:
     """How many standard errors a shift must be to be significant in nine of ten cases."""
     return quantile(1 - alpha, df) + quantile(FOUND, df)
 
 
 def _positive(value: float) -> bool:
-    return 0 < value < math.inf
+    return LEAST_VALUE <= value < math.inf
 
 
 def squares(values: Iterable[float]) -> float:

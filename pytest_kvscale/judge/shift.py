@@ -16,11 +16,13 @@ from pytest_kvscale.judge.change import Metric, Noise, Pair, Rules, Sample
 from pytest_kvscale.judge.noise import (
     FLOOR,
     LEAST_RUNS,
+    LEAST_VALUE,
+    PASS_DESPITE,
     PASS_SHARE,
     SHARE,
     STANDS_OUT,
-    WILD_PASS_SHARE,
     quantile,
+    relative,
     residuals,
     scale,
     squares,
@@ -71,7 +73,7 @@ class Sides:
         if badness is None or not before or not math.isfinite(badness):
             return None
         higher = badness if self.metric.worse == "higher" else -badness
-        return math.expm1(min(higher, 500.0)) * (before + self.offset) / before
+        return relative(higher) * (before + self.offset) / before
 
     def limit(self, before: float, rules: Rules) -> float:
         """The badness that a worsening must exceed: both thresholds, relative and practical."""
@@ -86,7 +88,9 @@ def sides(pair: Pair) -> Sides:
     """The runs of a pair, ordered by when they began, then by their names."""
     before, after = (sorted(each, key=_order) for each in (pair.before, pair.after))
     fine = [each for each in (*before, *after) if _fine(each)]
-    finite = [each.value for each in fine if each.value is not None and each.value < math.inf]
+    finite = [
+        _counted(each.value) for each in fine if each.value is not None and each.value < math.inf
+    ]
     offset = 0.0
     if finite and min(finite) == 0:
         positive = [each for each in finite if each > 0]
@@ -97,7 +101,7 @@ def sides(pair: Pair) -> Sides:
     def badness(side: Sequence[Sample]) -> tuple[float, ...]:
         return tuple(
             math.inf if each.value is None or math.isinf(each.value)
-            else sign * math.log(each.value + offset)
+            else sign * math.log(_counted(each.value) + offset)
             for each in side if _fine(each)
         )  # fmt: skip
 
@@ -128,7 +132,7 @@ class Shift:
     reach: float
     """Half the interval's width."""
     pass_reach: float
-    """The same at the confidence that a pass takes."""
+    """The same at the confidence that a pass takes; infinite: these runs cannot pass."""
     stands_out: bool
     """A run stands out: the interval is of runs pulled in, and a permutation is the evidence."""
 
@@ -164,12 +168,13 @@ def shift(found: Sides, noise: Noise | None, rules: Rules) -> Shift | None:
     error = sd * math.sqrt(sum(1 / each for each in counts))
     centre = statistics.fmean(after) - statistics.fmean(before)
     reach = error * quantile(1 - rules.alpha, df)
-    share = WILD_PASS_SHARE if wild else PASS_SHARE
+    certain = not wild or len(before) + len(after) >= PASS_DESPITE
     estimate = hodges_lehmann(found.before, found.after)
     return Shift(
         estimate=estimate, low=min(centre - reach, estimate), high=max(centre + reach, estimate),
         p=_above(centre / error, df), noise=Noise(sd, df), reach=reach,
-        pass_reach=error * quantile(1 - rules.alpha * share, df), stands_out=wild,
+        pass_reach=error * quantile(1 - rules.alpha * PASS_SHARE, df) if certain else math.inf,
+        stands_out=wild,
     )  # fmt: skip
 
 
@@ -218,7 +223,9 @@ def _above(t: float, df: int) -> float:
 
 
 def _typical(side: Sequence[Sample]) -> float | None:
-    values = [math.inf if each.value is None else each.value for each in side if _fine(each)]
+    values = [
+        math.inf if each.value is None else _counted(each.value) for each in side if _fine(each)
+    ]
     middle = _median(values) if values else math.inf
     return None if math.isinf(middle) else middle
 
@@ -231,6 +238,10 @@ def _median(values: Sequence[float]) -> float:
 
 def _order(sample: Sample) -> tuple[float, str]:
     return (0.0 if sample.began is None else sample.began, sample.run)
+
+
+def _counted(value: float) -> float:
+    return value if value >= LEAST_VALUE else 0.0
 
 
 def _fine(sample: Sample) -> bool:

@@ -114,7 +114,7 @@ def test_one_run_a_side_without_a_calibration_is_inconclusive_and_asks_for_three
 
 
 def test_one_run_a_side_with_a_calibration_passes_when_equal() -> None:
-    assert judged([10.0], [10.0], noise=Noise(0.01, 9)).verdict == "pass"
+    assert judged([10.0], [10.0], noise=Noise(0.01, 19)).verdict == "pass"
 
 
 @pytest.mark.parametrize("runs", [1, 2])
@@ -309,7 +309,7 @@ def test_the_unit_does_not_matter(before, after, factor) -> None:  # type: ignor
 def test_slower_runs_after_never_turn_a_fail_into_a_pass(seed, runs, worse, slower) -> None:  # type: ignore[no-untyped-def]
     before, after = drawn(seed, runs), [each * worse for each in drawn(seed + 1, runs)]
     verdicts = [judged(before, [x * by for x in after]).verdict for by in (1.0, slower)]
-    assert verdicts not in (["fail", "pass"], ["fail", "inconclusive"], ["inconclusive", "pass"])
+    assert verdicts not in (["fail", "pass"], ["inconclusive", "pass"])
 
 
 @settings(max_examples=20, deadline=None)
