@@ -136,7 +136,7 @@ def _figures(run: RunFile) -> Iterator[str]:
     yield f"run {run.id}, begun {run.started or 'at an unknown time'} ({run.source})"
     for level in (each for of in _by_level(run).values() for each in of):
         if level.standing != "whole":
-            yield f"  level {level.level['label']} does not count: {level.why}"
+            yield f"  level {level.level['label']} does not count: {' '.join(level.why.split())}"
             continue
         parts = []
         for metric in samples.METRICS:

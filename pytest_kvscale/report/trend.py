@@ -164,6 +164,7 @@ def _table(found: LevelTrend) -> Iterator[str]:
 
 
 def _brief(note: str) -> str:
+    note = " ".join(note.split())
     return note if len(note) <= _LONGEST else f"{note[:_LONGEST]}…"
 
 

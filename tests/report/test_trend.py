@@ -152,10 +152,10 @@ def test_what_files_say_is_text_wherever_it_is_shown() -> None:
 
 def test_the_terminal_says_why_a_run_does_not_count() -> None:
     cut = night(3)
-    cut["levels"] = [{**each, "ended": "interrupted"} for each in cut["levels"]]
+    cut["levels"] = [{**each, "ended": "interrupted\nby x"} for each in cut["levels"]]
     runs = [run_file(each, "x") for each in (night(1), night(2), cut)]
     said = [*lines(trend(runs))]
-    assert "  night-003 100: it was cut short: interrupted" in said
+    assert "  night-003 100: it was cut short: interrupted by x" in said
     assert sum("night-002" in each for each in said) == 2
 
 
