@@ -14,6 +14,7 @@ from pytest_kvscale.judge.comparison import Comparison
 from pytest_kvscale.report import comparison as reports
 from pytest_kvscale.report.pages import markdown_table
 from pytest_kvscale.report.terminal import seconds, verdict
+from pytest_kvscale.report.upgrade import lines as upgrade_lines
 
 Json = Mapping[str, Any]
 _MARKS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "⚠️ inconclusive"}
@@ -52,15 +53,23 @@ def comparison(found: Comparison) -> str:
 
 
 def summary(
-    run: Json, cluster: Json, level_reports: Sequence[Json], found: Comparison | None
+    run: Json,
+    cluster: Json,
+    level_reports: Sequence[Json],
+    found: Comparison | None,
+    upgrade: Json | None = None,
 ) -> str:
-    """A run: what it ran on, its levels, why one is no pass, and the comparison if there is one."""
-    return "\n".join(_summary(run, cluster, level_reports, found)) + "\n"
+    """A run: what it ran on, its levels, why one is no pass; upgrade and comparison, if any."""
+    lines = [*_summary(run, cluster, level_reports)]
+    if upgrade is not None:
+        told = (f"- {escape(each)}" for each in upgrade_lines(upgrade))
+        lines += ["", "## Upgrade", "", *told]
+    if found is not None:
+        lines += ["", *_comparison(found)]
+    return "\n".join(lines) + "\n"
 
 
-def _summary(
-    run: Json, cluster: Json, level_reports: Sequence[Json], found: Comparison | None
-) -> Iterator[str]:
+def _summary(run: Json, cluster: Json, level_reports: Sequence[Json]) -> Iterator[str]:
     yield "## KubeVirt density"
     yield ""
     if run["simulated"] != "false":
@@ -86,9 +95,6 @@ def _summary(
             yield f"Level {escape(each['label'])}:"
             yield ""
             yield from (f"- {escape(reason)}" for reason in reasons)
-    if found is not None:
-        yield ""
-        yield from _comparison(found)
 
 
 def _level(label: str, level: Json) -> tuple[str, ...]:

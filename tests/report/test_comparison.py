@@ -161,6 +161,17 @@ def test_a_summary_has_levels_reasons_and_the_comparison(worse: Comparison) -> N
     assert "SIMULATED" not in bare
 
 
+def test_a_summary_tells_of_the_upgrade_and_what_it_lost() -> None:
+    lost = {"name": "vmi-1", "class": "GuestCrash", "evidence": ["a|b <script>"]}
+    vmis = {"ran": 10, "lost": [lost], "migrations": {"succeeded": 9, "failed": 0, "running": 0}}
+    step = {"direction": "upgrade", "from": "v1.9.0", "to": "v1.10.0", "rolled_out_s": 29.4,
+            "vmis": vmis}  # fmt: skip
+    text = markdown.summary(RUN, CLUSTER, [report(1.0)], None, {"steps": [step]})
+    assert "## Upgrade" in text
+    assert "v1.10.0: rolled out in 29 s, 10 VMIs ran, 1 lost, migrations: 9 succeeded" in text
+    assert "lost: vmi-1 (GuestCrash): a&#124;b &#60;script&#62;" in text
+
+
 def test_junit_has_a_case_for_each_row_and_fails_what_failed(worse: Comparison) -> None:
     suite = ElementTree.fromstring(junit.comparison(worse, strict=False))[0]  # noqa: S314
     names = [each.get("name") for each in suite.findall("testcase")]
