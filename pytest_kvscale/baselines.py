@@ -46,7 +46,8 @@ def add(paths: Sequence[Path], to: Path, name: str | None = None) -> Iterator[st
     A file is called by KubeVirt's version (or `name`), the fingerprint and the run; it has what
     comparisons need, in an order that does not change, so that it fits in a git repository. A run
     that is kept already is told, not kept twice. Raises `ConfigurationError`, before anything is
-    written, for a run that has no level that counts or of which another version is kept.
+    written, for a run that has no level that counts (of a folder those are left out, and told, if
+    there are others), or of which another version is kept.
     """
     if name is not None and not _NAME.fullmatch(name):
         raise ConfigurationError(
@@ -56,8 +57,11 @@ def add(paths: Sequence[Path], to: Path, name: str | None = None) -> Iterator[st
         raise ConfigurationError(f"{to} is no folder: runs are kept in one")
     kept = {run.id: run for run in (read([to]) if any(to.glob("*.json")) else ())}
     runs = read(paths)
+    counting = [run for run in runs if _counts(run)]
+    # Who names a run means it; of a folder those are meant that can be kept.
+    named = {run.id for path in paths if not is_many(path) for run in read([path])}
     for run in runs:
-        if not any(each.standing == "whole" for each in samples.level_runs([run])):
+        if run not in counting and (run.id in named or not counting):
             raise ConfigurationError(
                 f"run {run.id} ({run.source}) has no level that was measured to its end: there is "
                 "nothing to keep"
@@ -69,6 +73,9 @@ def add(paths: Sequence[Path], to: Path, name: str | None = None) -> Iterator[st
                 "one that is wrong"
             )
     for run in runs:
+        if run not in counting:
+            yield f"run {run.id} is left out: it has no level that was measured to its end"
+            continue
         if run.id in kept:
             yield f"run {run.id} is there already: {kept[run.id].source}"
             continue
@@ -81,6 +88,11 @@ def file_name(run: RunFile, name: str | None = None) -> str:
     """What the file of a kept run is called: `v1.9.0-<fingerprint>-<run id>.json`."""
     parts = (name or run.kubevirt, run.fingerprint, run.id)
     return "-".join(re.sub(r"[^A-Za-z0-9._-]", "-", each).lstrip(".-") for each in parts) + ".json"
+
+
+def _counts(run: RunFile) -> bool:
+    """Whether a level of it was measured to its end."""
+    return any(each.standing == "whole" for each in samples.level_runs([run]))
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -89,8 +89,8 @@ class ReportFiles:
         from pytest_kvscale.report import html
 
         reports = self.reports
-        page = html.page(reports[-1]["run"], reports[-1]["cluster"], reports)
-        return "\n".join([page, *(each["html"] for each in self.shown)])
+        judged = [each["html"] for each in self.shown]
+        return html.page(reports[-1]["run"], reports[-1]["cluster"], reports, judged)
 
     def summary(self) -> Iterator[str]:
         """The table of levels, and where the files are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,11 +73,9 @@ def _show(given: argparse.Namespace, tell: Callable[[str], None] = print) -> int
 
 def table(runs: Sequence[RunFile]) -> Iterator[str]:
     """Runs as lines of a table, by their start."""
-    cells = [_HEADER, *(_row(run) for run in runs)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(_HEADER))]
-    for row in cells:
-        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(padded).rstrip()
+    from pytest_kvscale.report.pages import aligned
+
+    yield from aligned([_HEADER, *(_row(run) for run in runs)], left=range(len(_HEADER)))
 
 
 def _row(run: RunFile) -> tuple[str, ...]:
@@ -120,7 +119,7 @@ def details(runs: Sequence[RunFile]) -> Iterator[str]:
         head = group[0]
         if number:
             yield ""
-            yield f"fingerprint {head.fingerprint}, of which differs from {first.fingerprint}:"
+            yield f"fingerprint {head.fingerprint} differs from {first.fingerprint} in:"
             for each in differences(first.comparable, head.comparable):
                 yield f"  {each.text()}"
         else:
@@ -137,7 +136,7 @@ def _figures(run: RunFile) -> Iterator[str]:
     yield f"run {run.id}, begun {run.started or 'at an unknown time'} ({run.source})"
     for level in (each for of in _by_level(run).values() for each in of):
         if level.standing != "whole":
-            yield f"  level {level.level['label']} does not count: {level.why}"
+            yield f"  level {level.level['label']} does not count: {' '.join(level.why.split())}"
             continue
         parts = []
         for metric in samples.METRICS:
@@ -151,6 +150,7 @@ def _figures(run: RunFile) -> Iterator[str]:
 
 
 def _brief(value: Any) -> str:
-    lines = str(value).splitlines() or [""]
+    text = value if isinstance(value, str) else json.dumps(value)
+    lines = text.splitlines() or [""]
     text = lines[0] if len(lines[0]) <= _LONG else f"{lines[0][:_LONG]}…"
     return text if len(lines) == 1 else f"{text} (and {len(lines) - 1} more lines)"

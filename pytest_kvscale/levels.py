@@ -398,8 +398,9 @@ class Levels:
         results, run = self.results(), self._run
         run.folder.write_results(results)
         text = markdown.summary(
-            results["run"], results["cluster"], self.reports, run.comparing.comparison
-        )
+            results["run"], results["cluster"], self.reports, run.comparing.comparison,
+            results.get("upgrade"),
+        )  # fmt: skip
         run.folder.write_summary("\n".join([text, *self.summary]))
 
     def _left(self, running: LevelRun) -> str:

@@ -268,7 +268,7 @@ class Upgrader:
             # Not ours to undo, whatever comes of it.
             await self.keep()
             raise UpgradeError(
-                f"the KubeVirt CR says {way.to} already: somebody else has upgraded it; it is left"
+                f"the KubeVirt CR says {way.to} already: it was upgraded meanwhile, and is left"
             )
         return metadata["namespace"], metadata["name"]
 

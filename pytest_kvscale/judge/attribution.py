@@ -16,6 +16,7 @@ from typing import Any
 from pytest_kvscale.judge import cost_changes
 from pytest_kvscale.judge.change import Change
 from pytest_kvscale.judge.cost_changes import CostChange, figure
+from pytest_kvscale.judge.rows import interval_text, per_cent
 from pytest_kvscale.judge.steps import Split, Step, split
 from pytest_kvscale.judge.typical import NOT_REACHED, Shift, mapping, number, shift
 
@@ -240,14 +241,9 @@ def _count(value: float) -> str:
 def _changed(name: str, shift: Shift | None, change: Change | None) -> str:
     """Like `p95 +23 % [15, 31]`."""
     if change is not None and change.shift is not None:
-        low, high = (
-            "…" if each is None or not math.isfinite(each) else f"{100 * each:.0f}"
-            for each in (change.low, change.high)
-        )
-        known = "" if low == high == "…" else f" [{low}, {high}]"
         is_time = change.pair.metric.unit == "s"
         faster = _FASTER if is_time and change.high is not None and change.high < 0 else ""
-        return f"{name} {_relative(change.shift)}{known}{faster}"
+        return f"{name} {_relative(change.shift)}{interval_text(change)}{faster}"
     return f"{name} not known" if shift is None else f"{name} {_between(shift)}"
 
 
@@ -266,5 +262,5 @@ def _between(shift: Shift) -> str:
 
 
 def _relative(relative: float) -> str:
-    per_cent = f"{100 * relative:+.0f}"
-    return _UNCHANGED if per_cent in ("+0", "-0") else f"{per_cent} %"
+    text = per_cent(relative)
+    return _UNCHANGED if text == "0" else f"{text} %"

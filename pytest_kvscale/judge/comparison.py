@@ -52,6 +52,8 @@ class Comparison:
     simulated: str = "false"
     kubevirt: tuple[str, str] = ("", "")
     """Its version before and after."""
+    confidence: float = 0.0
+    """Of the changes' intervals: 0.98 is 98 %."""
 
     def rows(self) -> Iterator[Row]:
         """All that was judged: by level, its metrics, then its failures."""
@@ -75,6 +77,7 @@ class Comparison:
             "verdict": self.verdict,
             "simulated": self.simulated,
             "rules": dataclasses.asdict(self.rules),
+            "confidence": round(self.confidence, 6),
             "kubevirt": {"before": self.kubevirt[0], "after": self.kubevirt[1]},
             "before": list(self.before),
             "after": list(self.after),
@@ -121,15 +124,22 @@ def compare(
     before = fitting.one_version(before, may_differ, version, notes)
     fitting.check_alike(before, may_differ, "before")
     calibration = fitting.calibrating(calibration, before, after, may_differ, notes)
-    both = (samples.level_runs(before), samples.level_runs(after))
+    both = samples.both_sides(before, after)
+    equal = samples.level_runs(calibration, [*both[0], *both[1]])
     chosen = _levels(both, levels)
     by_level = {
         level: tuple([each for each in side if each.number == level] for side in both)
         for level in chosen
     }
     notes += _not_counted(both, chosen)
+    notes += [
+        f"calibration {each.label} does not count: {each.why}"
+        for each in equal
+        if each.why and each.number in chosen
+    ]
     notes += _other_clusters(before, after)
     notes += not_calibrated(calibration, chosen)
+    notes += _calibrated_elsewhere(calibration, after)
     failures = _failures(by_level, rules)
     # All false alarms together are bounded by alpha: where failures were tested, each half has one.
     tested = any(each.p is not None for found in failures for each in found.classes)
@@ -149,6 +159,7 @@ def compare(
         rules=rules,
         simulated=after[-1].simulated,
         kubevirt=(before[-1].kubevirt, after[-1].kubevirt),
+        confidence=1 - 2 * strict.alpha,
     )
 
 
@@ -164,7 +175,11 @@ def _with_levels(runs: Sequence[RunFile], notes: list[str]) -> Sequence[RunFile]
 def _levels(
     sides: tuple[list[LevelRun], list[LevelRun]], wanted: Sequence[int] | None
 ) -> list[int]:
-    """The levels to be compared. Raises `ConfigurationError` if the sides have none in common."""
+    """The levels to be compared.
+
+    Raises `ConfigurationError` if the sides have none in common, or if one is wanted that neither
+    side has: where nothing is compared, nothing may pass.
+    """
     old, new = ({each.number for each in side} for side in sides)
     if not old & new:
         told = " and ".join(
@@ -172,7 +187,14 @@ def _levels(
             for side, levels in (("before", old), ("after", new))
         )
         raise ConfigurationError(f"the sides have no level in common: {told}")
-    return sorted(old | new if wanted is None else (old | new) & set(wanted))
+    there = sorted(old | new)
+    missing = [each for each in wanted or () if each not in there]
+    if missing or wanted == []:
+        named = f"level {', '.join(map(str, missing))}" if missing else "no level"
+        raise ConfigurationError(
+            f"{named} was not run on either side: there are {', '.join(map(str, there))}"
+        )
+    return there if wanted is None else [each for each in there if each in wanted]
 
 
 def _not_counted(sides: tuple[list[LevelRun], list[LevelRun]], chosen: Sequence[int]) -> list[str]:
@@ -207,6 +229,17 @@ def _other_clusters(before: Sequence[RunFile], after: Sequence[RunFile]) -> list
     if len(uids) < 2 or {run.simulated for run in after} == {"sim"}:
         return []
     return [f"the runs are of {len(uids)} clusters: what differs may be the cluster's"]
+
+
+def _calibrated_elsewhere(calibration: Sequence[RunFile], after: Sequence[RunFile]) -> list[str]:
+    own = {run.uid for run in after if run.uid}
+    if not own or {run.simulated for run in after} == {"sim"}:
+        return []
+    return [
+        f"calibration run {run.id} is of another cluster: its noise may be another one"
+        for run in calibration
+        if run.uid and run.uid not in own
+    ]
 
 
 # What came of it ----------------------------------------------------------------------------

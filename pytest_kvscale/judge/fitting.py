@@ -16,7 +16,7 @@ from pytest_kvscale.judge.comparable import Difference, differences
 from pytest_kvscale.judge.runs import RunFile
 
 KUBEVIRT, SIMULATED = "versions.kubevirt", "simulated"
-_BY_KUBEVIRT = ("node.devices",)
+BY_KUBEVIRT = ("node.devices",)
 """What KubeVirt offers itself: another version may offer fewer, and who meets that limit is told so
 by what failed."""
 _MOST_TOLD = 8
@@ -48,7 +48,7 @@ def check_sides(before: Sequence[RunFile], after: Sequence[RunFile]) -> None:
 def _difference(one: RunFile, other: RunFile, may_differ: Sequence[str]) -> list[Difference]:
     """What differs and must not."""
     upgraded = one.kubevirt != other.kubevirt and is_named(KUBEVIRT, may_differ)
-    allowed = (*may_differ, *_BY_KUBEVIRT) if upgraded else may_differ
+    allowed = (*may_differ, *BY_KUBEVIRT) if upgraded else may_differ
     found = [
         each
         for each in differences(one.comparable, other.comparable, allowed)

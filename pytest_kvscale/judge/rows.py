@@ -59,13 +59,22 @@ def shift_text(change: Change) -> str:
     """Like `+23 % [15, 31]`; empty: it cannot be told."""
     if change.shift is None:
         return ""
-    if change.low is None and change.high is None:
-        return f"{100 * change.shift:+.0f} %"
+    return f"{per_cent(change.shift)} %{interval_text(change)}"
+
+
+def interval_text(change: Change) -> str:
+    """Like ` [15, 31]`, in per cent; empty: neither end is known."""
     ends = [
-        "…" if each is None or not math.isfinite(each) else f"{100 * each:.0f}"
+        "…" if each is None or not math.isfinite(each) else per_cent(each).removeprefix("+")
         for each in (change.low, change.high)
     ]
-    return f"{100 * change.shift:+.0f} % [{', '.join(ends)}]"
+    return "" if ends == ["…", "…"] else f" [{', '.join(ends)}]"
+
+
+def per_cent(share: float) -> str:
+    """A relative change as a whole number with its sign: 0.234 is `+23`, and 0 has none."""
+    text = f"{100 * share:+.0f}"
+    return "0" if text in ("+0", "-0") else text
 
 
 def value_text(change: Change, side: int) -> str:

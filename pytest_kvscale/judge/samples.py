@@ -70,13 +70,19 @@ class LevelRun:
         """VMIs by failure class. Of a level that was refused: those that cannot run."""
         if self.standing != "refused":
             return dict(self.level["failures"])
-        walls = [each for each in self.level["preflight"]["walls"] if each["certain"]]
-        first = min(walls, key=lambda each: each["fits"], default=None)
-        if first is None or first["fits"] >= self.number:
+        first = self.wall
+        if first is None:
             return {}
         devices = first["name"].startswith("devices.")
         name = "DeviceLimit" if devices else _WALLS.get(first["name"], "CreateRejected")
         return {name: self.number - first["fits"]}
+
+    @property
+    def wall(self) -> Mapping[str, Any] | None:
+        """What the level cannot get past, as the preflight told; None: nothing certain."""
+        walls = [each for each in self.level["preflight"]["walls"] if each["certain"]]
+        first = min(walls, key=lambda each: each["fits"], default=None)
+        return None if first is None or first["fits"] >= self.number else first
 
     def sample(self, metric: Metric) -> Sample | None:
         """A metric's value; None: it was not measured (which is not: it was not reached)."""
@@ -119,10 +125,13 @@ class LevelRun:
         )
 
 
-def level_runs(runs: Iterable[RunFile]) -> list[LevelRun]:
-    """All runs of all levels. What was measured once and is there twice counts once."""
+def level_runs(runs: Iterable[RunFile], besides: Iterable[LevelRun] = ()) -> list[LevelRun]:
+    """All runs of all levels. What was measured once and is there twice counts once.
+
+    `besides` are the runs of the other side: what is there is no news on this one.
+    """
     found: list[LevelRun] = []
-    seen: dict[str, LevelRun] = {}
+    seen = {_measured(each.run, each.level): each for each in besides if each.standing == "whole"}
     for run in runs:
         for level in run.levels:
             each = LevelRun(run, level, *_standing(level))
@@ -133,6 +142,14 @@ def level_runs(runs: Iterable[RunFile]) -> list[LevelRun]:
                     each = dataclasses.replace(each, standing="no", why=why)
             found.append(each)
     return found
+
+
+def both_sides(
+    before: Iterable[RunFile], after: Iterable[RunFile]
+) -> tuple[list[LevelRun], list[LevelRun]]:
+    """All runs of all levels before and after; a copy of a run before is none after."""
+    old = level_runs(before)
+    return old, level_runs(after, old)
 
 
 def _standing(level: Mapping[str, Any]) -> tuple[Standing, str]:
@@ -157,15 +174,15 @@ def _measured(run: RunFile, level: Mapping[str, Any]) -> str:
 def _one_seed(first: RunFile, second: RunFile) -> str:
     if first.seed is None or (first.seed, first.profile) != (second.seed, second.profile):
         return ""
-    return f" (seed {second.seed} of the embedded cluster in both)"
+    return f" (seed {second.seed} of the embedded cluster in both: give another one)"
 
 
 def pairs(
     before: Sequence[RunFile], after: Sequence[RunFile], calibration: Sequence[RunFile] = ()
 ) -> list[Pair]:
     """Each metric of each level that both sides have measured; levels in ascending order."""
-    sides = level_runs(before), level_runs(after)
-    equal = level_runs(calibration)
+    sides = both_sides(before, after)
+    equal = level_runs(calibration, [*sides[0], *sides[1]])
     levels = sorted({each.number for each in sides[0]} & {each.number for each in sides[1]})
     found: list[Pair] = []
     for level in levels:

@@ -16,11 +16,11 @@ from pytest_kvscale.judge import samples
 from pytest_kvscale.judge.acknowledged import Entry
 from pytest_kvscale.judge.change import Metric
 from pytest_kvscale.judge.comparable import Difference, differences, digest
+from pytest_kvscale.judge.fitting import BY_KUBEVIRT
 from pytest_kvscale.judge.runs import RunFile
 from pytest_kvscale.judge.samples import LevelRun
 from pytest_kvscale.judge.trend_changes import (
     RELATIVE,
-    SEARCHED,
     Finder,
     Found,
     TrendChange,
@@ -120,11 +120,11 @@ def trend(
     """
     allowed = (*MAY_DIFFER, *may_differ)
     look = _Look(tuple(acknowledged), tuple(levels), tuple(metrics), find or search)
-    groups: dict[str, list[RunFile]] = {}
-    for run in sorted(runs, key=_order):
-        if any(look.wants(level["level"]) for level in run.levels):
-            groups.setdefault(_kind(run, allowed), []).append(run)
-    ordered = sorted(groups.values(), key=lambda group: (-len(group), _order(group[0])))
+    wanted = [
+        run for run in sorted(runs, key=_order)
+        if any(look.wants(level["level"]) for level in run.levels)
+    ]  # fmt: skip
+    ordered = sorted(_alike(wanted, allowed), key=lambda group: (-len(group), _order(group[0])))
     first = ordered[0][0].comparable if ordered else {}
     sections = [
         _section(group if last is None else group[-last:], first, allowed, look)
@@ -160,16 +160,36 @@ class _Look:
         return not self.levels or level in self.levels
 
 
-def search(values: Sequence[float]) -> Sequence[Found]:
-    """The change points of a series, anywhere in it."""
+def search(values: Sequence[float], alpha: float) -> Sequence[Found]:
+    """The change points of a series, anywhere in it; `alpha`: how probable any may be by chance."""
     from pytest_kvscale.judge.change_points import change_points
 
-    return change_points(values, SEARCHED)
+    return change_points(values, alpha)
 
 
 def _order(run: RunFile) -> tuple[float, str, bool]:
     name, _, side = run.id.partition(":")
     return run.began or 0.0, name, side == "after"
+
+
+def _alike(runs: Iterable[RunFile], allowed: Sequence[str]) -> Iterator[list[RunFile]]:
+    """The runs in groups that can be put side by side.
+
+    What KubeVirt itself offers may change with its version, as in a comparison: as long as it is
+    one thing in each version.
+    """
+    groups: dict[str, list[RunFile]] = {}
+    for run in runs:
+        groups.setdefault(_kind(run, (*allowed, *BY_KUBEVIRT)), []).append(run)
+    for group in groups.values():
+        kinds: dict[str, list[RunFile]] = {}
+        for run in group:
+            kinds.setdefault(_kind(run, allowed), []).append(run)
+        offers = {(run.kubevirt, _kind(run, allowed)) for run in group}
+        if len(offers) == len({run.kubevirt for run in group}):
+            yield group
+        else:
+            yield from kinds.values()
 
 
 def _kind(run: RunFile, allowed: Sequence[str]) -> str:
@@ -189,11 +209,8 @@ def _section(
     for each in samples.level_runs(runs):
         if look.wants(each.number):
             by_level.setdefault(each.number, []).append(each)
-    differs = [
-        each
-        for each in differences(first, runs[0].comparable)
-        if each.name == NEVER or each in differences(first, runs[0].comparable, allowed)
-    ]
+    told = {each.name for each in differences(first, runs[0].comparable, allowed)} | {NEVER}
+    differs = [each for each in differences(first, runs[0].comparable) if each.name in told]
     return Section(
         simulated=runs[0].simulated,
         profile=runs[0].profile,

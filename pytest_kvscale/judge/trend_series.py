@@ -94,12 +94,23 @@ def _values(metric: Metric, groups: Sequence[Sequence[LevelRun]]) -> list[list[f
 
 
 def _sample(metric: Metric, execution: LevelRun) -> Sample | None:
+    if execution.standing == "refused":
+        # A comparison counts it as failures, of which a trend has none: it was not reached.
+        return _refused(metric, execution)
     if metric != RATE:
         return execution.sample(metric)
     if execution.standing != "whole":
         return None
     mean = execution.level["rates"]["running_per_min"]["mean"]
     return None if mean is None else Sample(mean)
+
+
+def _refused(metric: Metric, execution: LevelRun) -> Sample | None:
+    share = {samples.RUNNING_P50: 50, samples.RUNNING_P95: 95}.get(metric)
+    wall = execution.wall
+    if share is None or wall is None or 100 * wall["fits"] >= share * execution.number:
+        return None
+    return Sample(None)
 
 
 def _noise(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from pytest_kvscale.judge.calibration import SIDES, LevelCalibration, MetricCalibration
+from pytest_kvscale.report.pages import aligned, markdown_table, templates
 
 _RUNS = tuple("1 run" if each == 1 else f"{each} runs" for each in SIDES)
 HEADER = ("level", "what", "median", "noise", *_RUNS)
 EXPLAINED = (
     "noise is how far equal runs lie apart (standard deviation, with its 95 % interval)",
-    "below so many runs a side stands the smallest worsening that they find in nine of ten cases",
+    "so many runs on each side find a worsening of so much in nine of ten cases (-: none)",
 )
 
 
@@ -28,27 +28,14 @@ def table(found: Sequence[LevelCalibration]) -> Iterator[str]:
     """The calibration as lines."""
     yield from (f"calibration: {each}" for each in EXPLAINED)
     cells = [HEADER, *rows(found)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADER))]
-    for row in cells:
-        yield "  ".join(
-            cell.ljust(width) if column == 1 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
+    yield from aligned(cells, left=(1,))
     for each in found:
         yield from (f"level {each.level}: {line}" for line in _said(each))
 
 
 def section(found: Sequence[LevelCalibration]) -> str:
     """The calibration as a part of an HTML page."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("calibration.html.jinja").render(
+    return templates().get_template("calibration.html.jinja").render(
         header=HEADER, rows=rows(found), explained=_explained(),
         said=[f"Level {each.level}: {line}" for each in found for line in _said(each)],
     )  # fmt: skip
@@ -60,8 +47,7 @@ def markdown(found: Sequence[LevelCalibration]) -> str:
 
     lines = [
         "## Calibration", "", _explained(), "",
-        f"| {' | '.join(HEADER)} |", f"|{'---|' * len(HEADER)}",
-        *(f"| {' | '.join(escape(cell) for cell in row)} |" for row in rows(found)),
+        *markdown_table(HEADER, [[escape(cell) for cell in row] for row in rows(found)]),
     ]  # fmt: skip
     said = [f"- level {each.level}: {escape(line)}" for each in found for line in _said(each)]
     return "\n".join([*lines, *(["", *said] if said else [])]) + "\n"

@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 from pytest_kvscale.judge.change import Change, Verdict
 from pytest_kvscale.judge.comparison import Comparison
 from pytest_kvscale.judge.failure_changes import FailureChange
 from pytest_kvscale.judge.rows import mean_text, reason_text, shift_text, value_text
+from pytest_kvscale.report.pages import aligned, templates
 
 _HEADER = ("level", "what", "before", "after", "change", "runs", "p", "verdict")
 _WIDTH, _HEIGHT = 220.0, 16.0
@@ -84,12 +84,7 @@ def table(comparison: Comparison) -> Iterator[str]:
     yield from head(comparison)
     shown = rows(comparison)
     cells = [_HEADER, *(each.cells() for each in shown)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(_HEADER))]
-    for row in cells:
-        yield "  ".join(
-            cell.ljust(width) if column in (1, 7) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
+    yield from aligned(cells, left=(1, 7))
     for each in shown:
         if each.verdict != "pass":
             yield f"level {each.level}, {each.what}: {each.verdict}: {_first_line(each.reason)}"
@@ -125,23 +120,18 @@ def page(comparison: Comparison) -> str:
 
 
 def _render(template: str, comparison: Comparison) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template(template).render(
-        comparison=comparison,
-        rows=rows(comparison),
-        versions=versions(comparison),
-        differs=[each.text() for each in comparison.differs],
-        width=_WIDTH,
-        height=_HEIGHT,
-        scale=f"{100 * _reach(comparison):.0f} %",
+    return (
+        templates()
+        .get_template(template)
+        .render(
+            comparison=comparison,
+            rows=rows(comparison),
+            versions=versions(comparison),
+            differs=[each.text() for each in comparison.differs],
+            width=_WIDTH,
+            height=_HEIGHT,
+            scale=f"{100 * _reach(comparison):.0f} %",
+        )
     )
 
 

@@ -6,11 +6,11 @@ All text is escaped by the template engine; it comes from the cluster as much as
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pytest_kvscale.judge.objectives import show
 from pytest_kvscale.judge.quantities import Unit
+from pytest_kvscale.report.pages import templates
 from pytest_kvscale.report.plot import phases_over_time
 from pytest_kvscale.report.terminal import seconds
 
@@ -18,17 +18,15 @@ Json = Mapping[str, Any]
 _STATISTICS = ("p50", "p90", "p95", "p99", "max", "mean")
 
 
-def page(run: Json, cluster: Json, reports: Sequence[Json]) -> str:
-    """The report's content. A report is a level's object with its plot's data and explanation."""
-    import jinja2
+def page(run: Json, cluster: Json, reports: Sequence[Json], judged: Sequence[str] = ()) -> str:
+    """The report's content. A report is a level's object with its plot's data and explanation.
+
+    `judged` are sections, HTML already, of what was judged of all levels: they stand before the
+    levels' own.
+    """
     import markupsafe
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates()
     environment.filters.update(show=_show, gib=_gib, seconds=seconds, quantity=_quantity)
     details = [
         {
@@ -46,6 +44,7 @@ def page(run: Json, cluster: Json, reports: Sequence[Json]) -> str:
         cluster=cluster,
         levels=[{**each["level"], "label": each["label"]} for each in reports],
         details=details,
+        judged=[markupsafe.Markup(each) for each in judged],  # noqa: S704 - made by our templates
         statistics=_STATISTICS,
     )
 

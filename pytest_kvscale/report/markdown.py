@@ -12,7 +12,9 @@ from typing import Any
 
 from pytest_kvscale.judge.comparison import Comparison
 from pytest_kvscale.report import comparison as reports
+from pytest_kvscale.report.pages import markdown_table
 from pytest_kvscale.report.terminal import seconds, verdict
+from pytest_kvscale.report.upgrade import lines as upgrade_lines
 
 Json = Mapping[str, Any]
 _MARKS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "⚠️ inconclusive"}
@@ -51,15 +53,23 @@ def comparison(found: Comparison) -> str:
 
 
 def summary(
-    run: Json, cluster: Json, level_reports: Sequence[Json], found: Comparison | None
+    run: Json,
+    cluster: Json,
+    level_reports: Sequence[Json],
+    found: Comparison | None,
+    upgrade: Json | None = None,
 ) -> str:
-    """A run: what it ran on, its levels, why one is no pass, and the comparison if there is one."""
-    return "\n".join(_summary(run, cluster, level_reports, found)) + "\n"
+    """A run: what it ran on, its levels, why one is no pass; upgrade and comparison, if any."""
+    lines = [*_summary(run, cluster, level_reports)]
+    if upgrade is not None:
+        told = (f"- {escape(each)}" for each in upgrade_lines(upgrade))
+        lines += ["", "## Upgrade", "", *told]
+    if found is not None:
+        lines += ["", *_comparison(found)]
+    return "\n".join(lines) + "\n"
 
 
-def _summary(
-    run: Json, cluster: Json, level_reports: Sequence[Json], found: Comparison | None
-) -> Iterator[str]:
+def _summary(run: Json, cluster: Json, level_reports: Sequence[Json]) -> Iterator[str]:
     yield "## KubeVirt density"
     yield ""
     if run["simulated"] != "false":
@@ -74,7 +84,9 @@ def _summary(
     if not level_reports:
         yield "No level was measured."
     else:
-        yield from _table(_LEVELS, [_level(each["label"], each["level"]) for each in level_reports])
+        yield from markdown_table(
+            _LEVELS, [_level(each["label"], each["level"]) for each in level_reports]
+        )
     for each in level_reports:
         level = each["level"]
         reasons = [*level["reasons"], *level["warnings"]]
@@ -83,9 +95,6 @@ def _summary(
             yield f"Level {escape(each['label'])}:"
             yield ""
             yield from (f"- {escape(reason)}" for reason in reasons)
-    if found is not None:
-        yield ""
-        yield from _comparison(found)
 
 
 def _level(label: str, level: Json) -> tuple[str, ...]:
@@ -112,7 +121,7 @@ def _comparison(found: Comparison) -> Iterator[str]:
     yield escape(f"{reports.versions(found)}; {sides}")
     yield ""
     shown = reports.rows(found)
-    yield from _table(
+    yield from markdown_table(
         _CHANGES,
         [(*(escape(cell) for cell in each.cells()[:-1]), _MARKS[each.verdict]) for each in shown],
     )
@@ -127,13 +136,6 @@ def _comparison(found: Comparison) -> Iterator[str]:
     if said:
         yield ""
         yield from said
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(header)} |"
-    yield f"|{'---|' * len(header)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
 
 
 def _simulated(kind: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pytest_kvscale.report.pages import aligned
+
 Json = Mapping[str, Any]
 
 _HEADER = ("level", "running", "p50", "p95", "p99", "VMIs/min (peak)", "failures", "verdict")
@@ -16,14 +18,7 @@ def table(reports: Sequence[Json]) -> list[str]:
     VMIs a minute are those of the whole level, and of its busiest minute.
     """
     rows = [_HEADER, *(_row(each["label"], each["level"]) for each in reports)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column in (6, 7) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return [*aligned(rows, left=(6, 7))]
 
 
 def _row(label: str, level: Json) -> tuple[str, ...]:

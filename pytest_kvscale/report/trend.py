@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from pytest_kvscale.judge.rows import per_cent
 from pytest_kvscale.judge.trend import LevelTrend, Row, Section, Trend
 from pytest_kvscale.judge.trend_changes import TrendChange
 from pytest_kvscale.judge.trend_series import Point
+from pytest_kvscale.report.pages import aligned, templates
 from pytest_kvscale.report.terminal import seconds
 from pytest_kvscale.report.trend_plot import level_over_runs
 
@@ -21,20 +22,15 @@ _TITLES = {
 """The metrics in the order of the tables."""
 _MOST_ROWS = 15
 """Runs of a level that are printed; the page has all."""
+_LONGEST = 300
+"""Characters of a note that are printed."""
 
 
 def page(trend: Trend, folder: str) -> str:
     """The whole HTML page: it needs no scripts and no network."""
-    import jinja2
     import markupsafe
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates()
     environment.filters.update(words=words, entry=entry, about=about)
     plots = [
         [
@@ -70,7 +66,8 @@ def lines(trend: Trend) -> Iterator[str]:
 def about(section: Section) -> list[str]:
     """What the section's runs are, and in what they differ from those of the first."""
     label = {"sim": f"SIMULATED (sim), profile {section.profile}", "hollow": "SIMULATED (hollow)"}
-    text = f"{section.runs} runs, {label.get(section.simulated, 'of a real cluster')}"
+    runs = "1 run" if section.runs == 1 else f"{section.runs} runs"
+    text = f"{runs}, {label.get(section.simulated, 'of a real cluster')}"
     return [text, *(f"  not comparable with the first: {each.text()}" for each in section.differs)]
 
 
@@ -79,8 +76,8 @@ def words(change: TrendChange) -> str:
     metric = change.metric
     size = ""
     if change.ratio is not None and change.low is not None and change.high is not None:
-        low, high = (100 * (each - 1) for each in (change.low, change.high))
-        size = f"{100 * (change.ratio - 1):+.0f} % [{low:.0f}, {high:.0f}], "
+        ends = (per_cent(each - 1).removeprefix("+") for each in (change.low, change.high))
+        size = f"{per_cent(change.ratio - 1)} % [{', '.join(ends)}], "
     before, after = (_number(each, metric.unit) for each in (change.before, change.after))
     unit = f" {metric.unit}" if metric.unit not in ("", "s") else ""
     version = change.kubevirt
@@ -161,16 +158,14 @@ def _table(found: LevelTrend) -> Iterator[str]:
     keys = [each for each in _TITLES if any(each in row.points for row in found.rows)]
     head = ("run", "date", "version", "n", *(_TITLES[each] for each in keys), "verdict")
     cells = [head, *(_cells(row, keys) for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     left = (0, 1, 2, len(head) - 1)
-    for row in cells:
-        yield (
-            "  "
-            + "  ".join(
-                cell.ljust(width) if column in left else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-        )
+    yield from (f"  {line}" for line in aligned(cells, left))
+    yield from (f"  {row.run} {_brief(row.note)}" for row in rows if row.note)
+
+
+def _brief(note: str) -> str:
+    note = " ".join(note.split())
+    return note if len(note) <= _LONGEST else f"{note[:_LONGEST]}…"
 
 
 def _cells(row: Row, keys: list[str]) -> tuple[str, ...]:

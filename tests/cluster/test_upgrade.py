@@ -237,7 +237,7 @@ def test_what_somebody_else_upgrades_to_at_the_same_time_is_theirs(
 
     notes.before = before  # type: ignore[method-assign]
     upgrader = Upgrader(connection.client, notes, Way("v1.10.0"))
-    with pytest.raises(UpgradeError, match=r"says v1\.10\.0 already: somebody else has"):
+    with pytest.raises(UpgradeError, match=r"says v1\.10\.0 already: it was upgraded meanwhile"):
         connection.run(upgrader.upgrade())
     assert (upgrader.is_under_way, notes.parts) == (False, {"upgrade": None})
     assert connection.run(upgrader.undo()) == []

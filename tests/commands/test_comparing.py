@@ -152,11 +152,23 @@ def test_a_run_with_nothing_that_counts_is_not_kept(
     capsys: pytest.CaptureFixture[str], here: Path
 ) -> None:
     write(here, results("cut", level(5, ended="interrupted", verdict="fail")))
-    assert main(["baseline", "add", "cut", "before"]) == 4
+    assert main(["baseline", "add", "cut/results.json", "before"]) == 4
     assert "run cut (cut/results.json) has no level that was measured" in capsys.readouterr().err
     assert not (here / "baselines").exists()
     assert main(["baseline", "add", "before", "--name", "../x"]) == 4
     assert main(["baseline", "add", "before", "--to", "cut/results.json"]) == 4
+
+
+def test_of_a_folder_the_runs_that_count_are_kept(
+    capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    cut = results("cut", level(5, ended="interrupted", verdict="fail"))
+    write(here / "before", cut)
+    write(here / "cuts", cut)
+    assert main(["baseline", "add", "before"]) == 0
+    assert "run cut is left out: it has no level that was measured" in capsys.readouterr().out
+    assert len([*(here / "baselines").iterdir()]) == len(BEFORE)
+    assert main(["baseline", "add", "cuts"]) == 4
 
 
 def test_kept_runs_are_listed_and_shown(capsys: pytest.CaptureFixture[str], here: Path) -> None:

@@ -8,8 +8,9 @@ import json
 import pytest
 
 from pytest_kvscale.errors import ConfigurationError
-from pytest_kvscale.judge.change import Rules
+from pytest_kvscale.judge.change import DEFAULT, Rules
 from pytest_kvscale.judge.comparison import Comparison, NotComparableError, compare
+from pytest_kvscale.judge.runs import RunFile
 from tests.runs import level, run, side
 
 BEFORE = [5.0, 5.1, 4.95, 5.05, 5.02]
@@ -54,8 +55,43 @@ def test_what_is_inconclusive_says_how_many_runs_would_tell() -> None:
     assert " more runs on each side would probably tell)" in text
 
 
+def test_runs_after_that_are_copies_of_those_before_prove_nothing() -> None:
+    found = compare(side("a", BEFORE), side("b", BEFORE, kubevirt="v1.10.0"))
+    assert found.verdict == "inconclusive"
+    assert set(verdicts(found).values()) == {"inconclusive"}
+    assert "no run after counts (its figures are those of a0 5" in next(found.rows()).text
+
+
+def test_a_level_that_no_side_has_is_an_error_and_no_pass() -> None:
+    old, new = side("a", BEFORE), side("b", SLOWER)
+    for levels, said in (([6], "level 6 was"), ([5, 6, 7], "level 6, 7 was"), ([], "no level was")):
+        with pytest.raises(ConfigurationError, match=f"{said} not run on either side: there are 5"):
+            compare(old, new, levels=levels)
+
+
+def test_a_calibration_of_another_cluster_and_runs_of_it_that_do_not_count_are_noted() -> None:
+    def of(uid: str, runs: list[RunFile]) -> list[RunFile]:
+        comparable = {"simulated": "false"}
+        return [
+            dataclasses.replace(
+                each, uid=uid, simulated="false", comparable={**each.comparable, **comparable}
+            )
+            for each in runs
+        ]
+
+    old, new = of("one", side("a", BEFORE)), of("one", side("b", SLOWER))
+    equal = [*side("c", [6.0, 6.1]), run("d", level(5, ended="interrupted"))]
+    own = compare(old, new, DEFAULT, of("one", equal)).notes
+    assert not any("another cluster" in each for each in own)
+    notes = compare(old, new, DEFAULT, of("two", equal)).notes
+    assert "calibration run c0 is of another cluster: its noise may be another one" in notes
+    assert "calibration d 5 does not count: it was cut short: interrupted" in notes
+
+
 def test_a_side_on_which_nothing_ran_can_be_compared() -> None:
-    found = compare(side("a", [None] * 3), side("b", [None] * 3))
+    dead = level(5, p95=None, failures={"QemuTimeout": 5}, running=0)
+    dead["phases"]["Running"] = {"n": 0, "censored": 5}
+    found = compare([run(f"a{each}", dead) for each in "123"], [run("b", dead), run("c", dead)])
     text = json.dumps(found.as_json(), allow_nan=False)
     assert '"before": null' in text
     assert verdicts(found)["5 Running.p95"] != "fail"
@@ -224,7 +260,7 @@ def test_an_upgrade_after_which_the_level_cannot_fit_fails_with_its_class() -> N
 
 
 def test_a_metric_that_one_side_has_not_is_inconclusive_and_one_that_none_has_is_told() -> None:
-    bare = level(5)
+    bare = level(5, p95=5.1)
     bare["control_plane"]["requests_per_vmi"] = {}
     found = compare(side("a", [5.0]), [run("b", bare)])
     row = next(each for each in found.rows() if each.key == "requests_per_vmi")

@@ -94,11 +94,11 @@ def test_requests_are_those_of_kubevirts_components() -> None:
 
 
 def test_requests_that_were_counted_otherwise_are_not_compared() -> None:
-    one, other = level(5, requests=3.0), level(5, requests=3.0)
+    one, other = level(5, requests=3.0), level(5, p95=5.1, requests=3.0)
     other["control_plane"]["source"] = "prometheus"
     keys = [each.metric.key for each in samples.pairs([run("a", one)], [run("b", other)])]
     assert keys == ["Running.p50", "Running.p95", "deletion.p95"]
-    same = samples.pairs([run("a", one)], [run("b", level(5, requests=4.0))])
+    same = samples.pairs([run("a", one)], [run("b", level(5, p95=5.1, requests=4.0))])
     assert [each.metric.key for each in same][-1] == "requests_per_vmi"
 
 
@@ -107,8 +107,20 @@ def test_one_measurement_in_two_files_counts_once() -> None:
     first, second, third = samples.level_runs(runs)
     assert [each.standing for each in (first, second, third)] == ["whole", "no", "whole"]
     assert second.why == (
-        "its figures are those of a 5 (seed 0 of the embedded cluster in both)"
+        "its figures are those of a 5 (seed 0 of the embedded cluster in both: give another one)"
     )  # fmt: skip
+
+
+def test_a_copy_of_a_run_before_is_no_run_after_and_no_calibration() -> None:
+    old, copied = [run("a", level(5, p95=6.0))], [run("b", level(5, p95=6.0))]
+    before, after = samples.both_sides(old, copied)
+    assert [each.standing for each in (*before, *after)] == ["whole", "no"]
+    assert after[0].why.startswith("its figures are those of a 5")
+    assert samples.pairs(old, copied) == []
+    new, equal = [run("c", level(5, p95=6.1))], [run("d", level(5, p95=5.9))]
+    calibrations = [*equal, run("e", level(5, p95=6.2))]
+    noise = samples.pairs(old, new, calibrations)[0].noise
+    assert noise == samples.pairs(old, new, [*calibrations, *copied])[0].noise is not None
 
 
 def test_runs_of_levels_that_never_ran_a_vmi_are_not_taken_for_one() -> None:
@@ -127,7 +139,7 @@ def test_a_sample_began_when_its_level_did_or_else_its_run() -> None:
 def test_noise_is_that_of_equal_runs_of_the_same_level() -> None:
     equal = [run(f"c{each}", level(5, p95=each)) for each in (4.0, 5.0, 6.0)]
     other = [run(f"d{each}", level(8, p95=each)) for each in (4.0, 9.0)]
-    old, new = [run("a", level(5)), ], [run("b", level(5, p95=6.0))]  # fmt: skip
+    old, new = [run("a", level(5, p95=5.1))], [run("b", level(5, p95=6.1))]
     noise = {each.metric.key: each.noise for each in samples.pairs(old, new, [*equal, *other])}
     found = noise["Running.p95"]
     assert found is not None

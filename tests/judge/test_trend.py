@@ -34,7 +34,7 @@ class Step:
 def steps(*at: int) -> Any:
     """A finder of changes at these places, of the size that is there."""
 
-    def find(values: Sequence[float]) -> list[Step]:
+    def find(values: Sequence[float], _: float) -> list[Step]:
         found, bounds = [], [0, *at, len(values)]
         for number, index in enumerate(at):
             before = sorted(values[bounds[number] : index])
@@ -87,6 +87,37 @@ def test_runs_of_all_versions_of_kubevirt_are_one_series_and_nothing_else_is() -
     assert [(each.simulated, each.runs) for each in together.sections] == [
         ("false", 3), ("hollow", 1),
     ]  # fmt: skip
+
+
+def test_a_version_that_offers_fewer_devices_is_put_beside_those_before() -> None:
+    def of(number: int, version: str, devices: int) -> RunFile:
+        return run(number, [level(30.0 + number)], version, **{"node.devices": devices})
+
+    upgraded = [of(0, "v1.9.0", 1000), of(1, "v1.10.0", 110), of(2, "v1.10.0", 110)]
+    assert [each.runs for each in trend(upgraded, find=steps()).sections] == [3]
+    # With one version it is a setting, and another cluster.
+    reset = [*upgraded, of(3, "v1.10.0", 1000)]
+    found = trend(reset, find=steps())
+    assert sorted(each.runs for each in found.sections) == [2, 2]
+    assert any("node.devices" in each.name for each in found.sections[1].differs)
+
+
+def test_a_level_that_cannot_fit_any_more_is_not_reached() -> None:
+    def refused(fits: int) -> dict[str, Any]:
+        walls = [{"name": "devices.kubevirt.io/kvm", "fits": fits, "certain": True}]
+        made = level(None, ended="not begun: it cannot fit", preflight={"walls": walls}, running=0,
+                     created=0, deleted=0)  # fmt: skip
+        made["phases"]["Running"] = {"n": 0, "censored": 100}
+        return made
+
+    before = nights(*(30.0 + each / 10 for each in range(9)))
+    after = [run(number, [refused(90)], "v1.10.0") for number in range(9, 16)]
+    found = trend([*before, *after])
+    assert [(each.metric.key, each.after, each.worse) for each in found.failing] == [
+        ("Running.p95", None, True)
+    ]
+    fitting = trend([*before, run(20, [refused(96)])])
+    assert not fitting.sections[0].levels[0].rows[-1].points
 
 
 def test_a_run_is_the_median_of_its_executions_and_their_spread_its_interval() -> None:
@@ -276,12 +307,18 @@ def test_one_change_is_accepted_once() -> None:
         entries(twice, "the file")
 
 
-def test_a_change_that_is_searched_for_must_be_clear_for_all_series_together() -> None:
-    """An interval that leaves out no change, but not by so much that one series in five may."""
-    runs = nights(*reversed(WORSE))
-    wide = lambda _: [Step(3, 0.79, 0.79 / 1.26, 0.79 * 1.26)]  # noqa: E731
-    assert trend(runs, metrics=P95, find=wide).changes
-    assert not trend(runs, find=wide).changes
+def test_false_alarms_of_a_search_are_shared_out_among_all_series() -> None:
+    asked: list[float] = []
+
+    def find(values: Sequence[float], alpha: float) -> list[Step]:
+        asked.append(alpha)
+        return []
+
+    trend(nights(*WORSE), metrics=P95, find=find)
+    alone = asked.pop()
+    trend(nights(*WORSE), find=find)
+    assert len(asked) > 1
+    assert asked == pytest.approx([alone / len(asked)] * len(asked))
 
 
 STEADY = (30.0, 30.6, 29.7, 30.3, 29.4, 30.1, 30.9, 29.8, 30.2, 29.6)

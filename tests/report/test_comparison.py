@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -9,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pytest_kvscale.judge.comparison import Comparison, compare
+from pytest_kvscale.judge.rows import shift_text
 from pytest_kvscale.report import comparison as reports
 from pytest_kvscale.report import junit, markdown
 from tests.report.test_report import CLUSTER, RUN, report
@@ -58,6 +60,22 @@ def test_a_page_stands_alone_and_a_section_stands_in_another(worse: Comparison) 
     assert not {"script", "link", "img"} & set(tags)
     assert "http" not in page
     assert "SIMULATED" in page
+
+
+def test_the_page_says_how_sure_an_interval_is(worse: Comparison) -> None:
+    assert worse.as_json()["confidence"] == 0.98
+    assert "with 98 % confidence" in reports.page(worse)
+    tested = dataclasses.replace(worse, confidence=0.99)
+    assert "with 99 % confidence" in reports.page(tested)
+
+
+def test_no_change_has_no_sign(worse: Comparison) -> None:
+    (change, *_) = worse.changes
+    for shift, low, high, said in (
+        (-0.001, -0.004, 0.004, "0 % [0, 0]"), (0.004, -0.016, None, "0 % [-2, …]"),
+        (0.234, 0.151, 0.309, "+23 % [15, 31]"), (-0.2, None, None, "-20 %"),
+    ):  # fmt: skip
+        assert shift_text(dataclasses.replace(change, shift=shift, low=low, high=high)) == said
 
 
 def test_no_text_of_a_file_becomes_html(worse: Comparison) -> None:
@@ -141,6 +159,17 @@ def test_a_summary_has_levels_reasons_and_the_comparison(worse: Comparison) -> N
     assert "No level was measured." in bare
     assert "Comparison" not in bare
     assert "SIMULATED" not in bare
+
+
+def test_a_summary_tells_of_the_upgrade_and_what_it_lost() -> None:
+    lost = {"name": "vmi-1", "class": "GuestCrash", "evidence": ["a|b <script>"]}
+    vmis = {"ran": 10, "lost": [lost], "migrations": {"succeeded": 9, "failed": 0, "running": 0}}
+    step = {"direction": "upgrade", "from": "v1.9.0", "to": "v1.10.0", "rolled_out_s": 29.4,
+            "vmis": vmis}  # fmt: skip
+    text = markdown.summary(RUN, CLUSTER, [report(1.0)], None, {"steps": [step]})
+    assert "## Upgrade" in text
+    assert "v1.10.0: rolled out in 29 s, 10 VMIs ran, 1 lost, migrations: 9 succeeded" in text
+    assert "lost: vmi-1 (GuestCrash): a&#124;b &#60;script&#62;" in text
 
 
 def test_junit_has_a_case_for_each_row_and_fails_what_failed(worse: Comparison) -> None:

@@ -66,6 +66,14 @@ def test_the_table_is_aligned_and_says_what_is_missing() -> None:
     assert len({line.index("none") for line in lines[1:2]} | {lines[0].index("failures")}) == 1
 
 
+def test_what_was_judged_of_all_levels_stands_before_each_of_them() -> None:
+    page = html.page(RUN, CLUSTER, [report(1.0, 2.0)], ["<h2>Comparison</h2>"])
+    places = [
+        page.index(each) for each in ("Creation to Running</h3>", "<h2>Comparison</h2>", "<h3 id=")
+    ]
+    assert places == sorted(places)
+
+
 def test_a_page_shows_what_is_unknown_as_unknown() -> None:
     page = html.page(RUN, CLUSTER, [report(1.0, None)])
     assert "unknown CPUs" in page

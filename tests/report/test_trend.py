@@ -130,7 +130,7 @@ def test_the_page_shows_runs_versions_and_changes(folder: Path, tmp_path: Path) 
 @pytest.mark.parametrize("nights", [5, 200])
 def test_a_plot_of_few_or_many_runs_names_no_more_than_can_be_read(nights: int) -> None:
     runs = [run_file(night(number, version=f"v1.{number}.0"), "made") for number in range(nights)]
-    [section] = trend(runs, levels=[100], find=lambda _: ()).sections
+    [section] = trend(runs, levels=[100], find=lambda *_: ()).sections
     svg = level_over_runs(section.levels[0], "0")
     assert svg == level_over_runs(section.levels[0], "0")
     assert 1 < len(re.findall(r">v1\.\d+\.0<", svg)) <= 10
@@ -142,12 +142,21 @@ def test_what_files_say_is_text_wherever_it_is_shown() -> None:
     hostile = "<script>alert(1)</script>$x"
     runs = [run_file(night(0, version=hostile), "made"),
             run_file(night(1, 1.0, "v1.9.0", **{"node.runtime": hostile}), "made")]  # fmt: skip
-    found = trend(runs, levels=[100], find=lambda _: ())
+    found = trend(runs, levels=[100], find=lambda *_: ())
     seen = Seen(page(found, "<b>folder</b>"))
     assert not {"script", "b"} & set(seen.tags)
     assert seen.text.count("<script>alert(1)") == 3  # The table, the plot, what differs.
     assert hostile in "\n".join(lines(found))
     json.dumps(as_json(found), allow_nan=False)
+
+
+def test_the_terminal_says_why_a_run_does_not_count() -> None:
+    cut = night(3)
+    cut["levels"] = [{**each, "ended": "interrupted\nby x"} for each in cut["levels"]]
+    runs = [run_file(each, "x") for each in (night(1), night(2), cut)]
+    said = [*lines(trend(runs))]
+    assert "  night-003 100: it was cut short: interrupted by x" in said
+    assert sum("night-002" in each for each in said) == 2
 
 
 def test_simulated_runs_are_called_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +165,7 @@ def test_simulated_runs_are_called_so(folder: Path, capsys: pytest.CaptureFixtur
     (folder / "sim.json").write_text(json.dumps(content), encoding="utf-8")
     assert main(["trend", str(folder), "--metric", "requests_per_vmi", "--level", "100"]) == 0
     said = capsys.readouterr().out
-    assert "1 runs, SIMULATED (sim), profile modern" in said
+    assert "1 run, SIMULATED (sim), profile modern" in said
     assert "not comparable with the first: simulated: false -> sim" in said
     assert "these are not figures of real hardware" in (folder / "trend.html").read_text("utf-8")
 
