@@ -175,7 +175,7 @@ class Controller:
         if not run.undoing.under_way():
             return
         name = node.gateway.id
-        run.tell(f"waiting for worker {name} to delete what it created")
+        run.tell(f"waiting for worker {name} to undo what it has under way")
         # Whoever interrupted us may not have told the worker; who did has told it nothing new.
         pid = self._notes.pid(name)
         if pid is not None:
@@ -183,7 +183,8 @@ class Controller:
                 os.kill(pid, signal.SIGTERM)
         # What the channel raises if the worker died is told by xdist.
         with contextlib.suppress(OSError, EOFError, RemoteError):
-            node.channel.waitclose(run.settings.delete_timeout + _GRACE)
+            upgrade = run.settings.upgrade_timeout if run.undoing.has_upgrade() else 0.0
+            node.channel.waitclose(run.settings.delete_timeout + upgrade + _GRACE)
 
     def pytest_unconfigure(self) -> None:
         """Remove the notes."""

@@ -154,9 +154,16 @@ class Undoing:
     # Its own end ----------------------------------------------------------------------------
 
     def under_way(self) -> bool:
-        """Whether a process of this run has objects under way, or had when it died."""
+        """Whether a process of this run has something under way, or had when it died."""
         found = self._folder.find(self._run.id)
-        return found is not None and found.objects is not None and not found.objects.over
+        if found is None:
+            return False
+        return found.upgrade is not None or (found.objects is not None and not found.objects.over)
+
+    def has_upgrade(self) -> bool:
+        """Whether a process of this run has noted an upgrade that is not undone, and not kept."""
+        found = self._folder.find(self._run.id)
+        return found is not None and found.upgrade is not None
 
     def abandon(self) -> None:
         """Nobody waits any more for what is under way to go: say how to remove it."""

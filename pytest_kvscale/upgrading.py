@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_kvscale.errors import ConfigurationError
 
@@ -19,11 +20,17 @@ if TYPE_CHECKING:
     from pytest_kvscale.upgrade_tests import Side
 
 Json = dict[str, Any]
+T = TypeVar("T")
 _WHAT = "the VMIs that run during the upgrade"
+_NO_TURN = "our turn on the cluster is lost"
 
 
 class UpgradeFailedError(Exception):
     """The cluster is not on the side that was asked for; says why, in a sentence."""
+
+
+class _TurnLostError(Exception):
+    """Another run may be at work; says why."""
 
 
 @dataclasses.dataclass
@@ -172,10 +179,15 @@ class Upgrading:
 
         Raises `UpgradeFailedError`, then and whenever that side is asked for again.
         """
+        if self._failure:
+            # Also for the side it was on: what is there now may be half of another version.
+            raise UpgradeFailedError(self._failure)
+        if not self._steps and self._run.undoing.has_upgrade():
+            self.failed = "a process of this run died after it had begun an upgrade"
+            self._failure = f"{self.failed}: on which side KubeVirt is now is not known"
+            raise UpgradeFailedError(self._failure)
         if side == self._side:
             return
-        if self._failure:
-            raise UpgradeFailedError(self._failure)
         if side == "after":
             self._upgrade()
         else:
@@ -194,11 +206,14 @@ class Upgrading:
         run.tell(f"upgrading KubeVirt from {step.before} to {way.to or 'another version'}")
         try:
             if run.turn_is_lost:
-                step.problem = "our turn on the cluster is lost"
+                step.problem = _NO_TURN
             elif run.settings.upgrade_vmis:
                 self._upgrade_beside_vmis(step)
             else:
                 run.levels.note_end(run.connection.run(self._make(step)))
+        except KeyboardInterrupt:
+            step.problem = step.problem or "it was interrupted"
+            raise
         finally:
             self._note()
         if step.took is None:
@@ -223,15 +238,23 @@ class Upgrading:
         async def undo() -> float:
             begun = now()
             try:
-                step.problem = "; ".join(await upgrader.undo())
-            except UpgradeError as problem:
+                step.problem = "; ".join(await self._unless_lost(upgrader.undo()))
+            except (UpgradeError, _TurnLostError) as problem:
                 step.problem = str(problem)
             if not step.problem:
                 step.took = round(now() - begun, 3)
             return now()
 
-        run.levels.note_end(run.connection.run(undo()))
-        self._note()
+        try:
+            if run.turn_is_lost:
+                step.problem = _NO_TURN
+            else:
+                run.levels.note_end(run.connection.run(undo()))
+        except KeyboardInterrupt:
+            step.problem = "it was interrupted"
+            raise
+        finally:
+            self._note()
         if step.took is None:
             self._fail(step, f"KubeVirt could not be brought back to {former}")
         self._has_changed("before")
@@ -252,12 +275,28 @@ class Upgrading:
         from pytest_kvscale.cluster.upgrade import UpgradeError
 
         try:
-            reached = await self._upgrader.upgrade()
-        except UpgradeError as problem:
+            reached = await self._unless_lost(self._upgrader.upgrade())
+        except (UpgradeError, _TurnLostError) as problem:
             step.problem = str(problem)
         else:
             step.after, step.took = reached.after, reached.took
         return now()
+
+    async def _unless_lost(self, work: Coroutine[Any, Any, T]) -> T:
+        """Change the version as long as we have the turn: after that others may do so."""
+        import asyncio
+
+        lost = self._run.take_turn(wait=False).lost
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait((lost, task), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise _TurnLostError(f"{_NO_TURN}: {lost.result()}")
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
 
     # The VMIs that run meanwhile ------------------------------------------------------------
 
@@ -286,6 +325,9 @@ class Upgrading:
             step.problem = f"it was not begun: {result.explanation(_WHAT)}"
         elif result.verdict != "pass":
             step.lost = result.explanation(_WHAT)
+        if step.took is None and not step.problem:
+            # Whoever watched the VMIs could not go on.
+            step.problem = f"it broke off: {result.explanation(_WHAT)}"
 
     # Its end --------------------------------------------------------------------------------
 
@@ -296,8 +338,9 @@ class Upgrading:
         """
         if not self.is_wanted:
             return ""
+        self._leave_what_was_undone()
         try:
-            if self._side == "after" and self._run.settings.upgrade_back and not self._failure:
+            if self._side == "after" and not self._failure and self._is_under_way():
                 self._return()
         finally:
             self.undo()
@@ -306,7 +349,8 @@ class Upgrading:
 
     def undo(self) -> None:
         """Undo an upgrade that is still noted: it broke off. Raises `UpgradeFailedError`."""
-        if "_upgrader" not in vars(self) or self._gave_up or not self._upgrader.is_under_way:
+        self._leave_what_was_undone()
+        if self._gave_up or not self._is_under_way():
             return
         from pytest_kvscale.cluster.upgrade import UpgradeError
 
@@ -323,6 +367,15 @@ class Upgrading:
             raise UpgradeFailedError(f"the upgrade was not undone: {problem}") from None
         for each in left:
             run.tell(each)
+
+    def _is_under_way(self) -> bool:
+        """Whether there is something to undo."""
+        return "_upgrader" in vars(self) and self._upgrader.is_under_way
+
+    def _leave_what_was_undone(self) -> None:
+        """The end of the run may have undone it by the journal: a command is not run twice."""
+        if self._is_under_way() and not self._run.undoing.has_upgrade():
+            self._upgrader.leave()
 
     # What the results say of it -------------------------------------------------------------
 

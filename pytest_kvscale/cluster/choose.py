@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import os
 import tempfile
 from collections.abc import Coroutine, Mapping
@@ -137,13 +138,23 @@ class Connection:
     def environment(self) -> Mapping[str, str]:
         """Variables that lead a program to this cluster: KUBECONFIG and KVSCALE_CONTEXT.
 
-        None of them where the program finds it as we did.
+        None of them where the program finds it as we did. With a context, the first file of
+        KUBECONFIG names it: of several files the first one's current context counts.
         """
-        if self._embedded is not None and self._folder is None:
+        if self._folder is not None:
+            return self._programs
+        context = self._programs.get("KVSCALE_CONTEXT")
+        if self._embedded is not None or context is not None:
             self._folder = tempfile.TemporaryDirectory(prefix="kvscale-")
             path = Path(self._folder.name) / "kubeconfig"
-            self._embedded.write_kubeconfig(path)
-            self._programs = {"KUBECONFIG": str(path)}
+            files = [str(path)]
+            if self._embedded is not None:
+                self._embedded.write_kubeconfig(path)
+            else:
+                said = {"apiVersion": "v1", "kind": "Config", "current-context": context}
+                path.write_text(json.dumps(said), encoding="utf-8")
+                files += filter(None, [self._programs.get("KUBECONFIG")])
+            self._programs["KUBECONFIG"] = os.pathsep.join(files)
         return self._programs
 
     def close(self) -> None:
@@ -266,17 +277,18 @@ async def _open(
         if embedded is not None:
             await embedded.stop()
         raise
-    connection = Connection(clock, client, identity, embedded, _for_programs(settings))
+    connection = Connection(clock, client, identity, embedded, _for_programs(choice))
     connection._patience -= clock.loop.time() - begin
     return connection
 
 
-def _for_programs(settings: Settings) -> dict[str, str]:
+def _for_programs(choice: Choice) -> dict[str, str]:
     found = {}
-    if settings.kubeconfig is not None:
-        found["KUBECONFIG"] = str(settings.kubeconfig.absolute())
-    if settings.context is not None:
-        found["KVSCALE_CONTEXT"] = settings.context
+    if choice.kubeconfig is not None:
+        files = [each for each in choice.kubeconfig.split(os.pathsep) if each]
+        found["KUBECONFIG"] = os.pathsep.join(str(Path(each).absolute()) for each in files)
+    if choice.context is not None:
+        found["KVSCALE_CONTEXT"] = choice.context
     return found
 
 

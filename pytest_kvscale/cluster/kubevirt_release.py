@@ -25,6 +25,9 @@ VERSION = "kubevirt.io/install-strategy-version"
 COMPONENT = "kubevirt.io"
 """The label of KubeVirt's pods that names their component."""
 _SHOWN = 3
+_OPERATOR, _LAUNCHER = "virt-operator", "--launcher-image"
+_NAMED = ("VIRT_API_IMAGE", "VIRT_CONTROLLER_IMAGE", "VIRT_HANDLER_IMAGE", "VIRT_LAUNCHER_IMAGE")
+"""Variables by which virt-operator is told of images; the CR's tag does not count for them."""
 
 
 def hanging(
@@ -99,14 +102,63 @@ def _stuck(pods: Sequence[Object]) -> Iterator[str]:
             yield f"{pod['metadata']['name']}: {reason}, image {each.get('image')}"
 
 
-async def look(client: Client, namespace: str, name: str, version: str) -> str:
-    """What a version lacks now; see `hanging`."""
-    custom = await client.list(KUBEVIRTS, namespace)
-    found = [e for e in custom.get("items") or [] if e["metadata"]["name"] == name]
+async def images(client: Client, namespace: str) -> dict[str, str]:
+    """The image that each component is to be made of, and launchers, as far as they are told."""
+    parts = await _parts(client, namespace)
+    templates = {name: parts[name]["spec"]["template"] for name in kubevirts.PARTS if name in parts}
+    found = {name: _image(each, name) for name, each in templates.items()}
+    for container in templates.get("virt-controller", {}).get("spec", {}).get("containers") or []:
+        words = [*(container.get("command") or []), *(container.get("args") or [])]
+        if _LAUNCHER in words[:-1]:
+            found["virt-launcher"] = str(words[words.index(_LAUNCHER) + 1])
+    return found
+
+
+def unchanged(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Which components are of the image they were of, in words.
+
+    virt-operator says that it observes whatever version it was told, whichever images it uses.
+    """
+    return [f"{name} is still of {image}" for name, image in after.items()
+            if before.get(name) == image]  # fmt: skip
+
+
+async def named_by_operator(client: Client, namespace: str) -> str:
+    """Why the CR's tag decides on no image, in a sentence; "" if it does, as far as is known."""
+    operator = (await _parts(client, namespace)).get(_OPERATOR)
+    if operator is None:
+        return ""
+    containers = operator["spec"]["template"]["spec"].get("containers") or []
+    told = {
+        str(each.get("name"))
+        for container in containers
+        for each in container.get("env") or []
+        if each.get("value") or each.get("valueFrom")
+    }
+    names = [each for each in _NAMED if each in told]
+    if not names:
+        return ""
+    return (
+        f"the Deployment {namespace}/{_OPERATOR} names KubeVirt's images itself "
+        f"({', '.join(names)}), so that the KubeVirt CR's imageTag would change its version's name "
+        "and nothing else: upgrade virt-operator, by --kvscale-upgrade-command"
+    )
+
+
+async def _parts(client: Client, namespace: str) -> dict[str, Object]:
+    """Deployments and DaemonSets by name."""
     parts: dict[str, Object] = {}
     for kind in (DEPLOYMENTS, DAEMON_SETS):
         answer = await client.list(kind, namespace)
         parts |= {each["metadata"]["name"]: each for each in answer.get("items") or []}
+    return parts
+
+
+async def look(client: Client, namespace: str, name: str, version: str) -> str:
+    """What a version lacks now; see `hanging`."""
+    custom = await client.list(KUBEVIRTS, namespace)
+    found = [e for e in custom.get("items") or [] if e["metadata"]["name"] == name]
+    parts = await _parts(client, namespace)
     pods = await client.list(PODS, namespace, labels=COMPONENT)
     return hanging(found[0] if found else None, parts, pods.get("items") or [], version)
 

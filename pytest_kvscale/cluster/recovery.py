@@ -7,6 +7,7 @@ far as it was noted, by uid; what they own goes with them. Finalizers are never 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -125,6 +126,11 @@ async def undo(client: Client, record: Record, timeout: float, back: Back = NO_B
     except (ApiError, LostConnectionError, TimeoutError, TuningError, UpgradeError) as problem:
         said = f"run {record.run}: {problem}"
         raise NotUndoneError(f"{stays}; {said}" if stays else said) from None
+    if stays and version and record.objects is not None:
+        # A version that hung half way may have been what let nothing go.
+        with contextlib.suppress(ApiError, LostConnectionError, TimeoutError):
+            removed, others = await remove(client, record.objects, record.run, timeout)
+            left, stays = [*left, *others], ""
     if stays:
         changed = record.tuning is not None or record.upgrade is not None
         raise NotUndoneError(stays, settings_back=changed)

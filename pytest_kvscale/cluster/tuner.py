@@ -267,8 +267,13 @@ def _devices_after(note: TuningNote, left: Sequence[Change]) -> object:
     return ABSENT
 
 
-async def former_values(client: Client, note: Changed) -> tuple[Object | None, list[Change]]:
-    """Put the values back; the CR if it had to be changed, and what was left alone."""
+async def former_values(
+    client: Client, note: Changed, whole: bool = False
+) -> tuple[Object | None, list[Change]]:
+    """Put the values back; the CR if it had to be changed, and what was left alone.
+
+    `whole`: all of them, or none if somebody else has changed one.
+    """
     deadline, made = now() + PATIENCE, note.changes
     changed: Object | None = None
     left: list[Change] = []
@@ -277,7 +282,7 @@ async def former_values(client: Client, note: Changed) -> tuple[Object | None, l
         change, still_left = undo(found["spec"], made)
         # What was put back reads like what others have changed: only the first look tells.
         left = left or still_left
-        if not change:
+        if not change or (whole and left):
             return changed and found, left
         try:
             changed = await patch(client, found, change)

@@ -8,7 +8,9 @@ not noted, it may hold what is secret; what undoes it is another command, which 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -37,10 +39,17 @@ _PAUSE = 1.0
 _TAKES_EFFECT = 60.0
 """Seconds after which a command that failed has had what effect it has."""
 _LOST = (ApiError, LostConnectionError, TimeoutError)
+_TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+"""What a container image's tag may be."""
+_REGISTRY = re.compile(r"[\w.-]+(:\d+)?(/[\w.-]+)*", re.ASCII)
 
 
 class UpgradeError(Exception):
     """KubeVirt could not be brought to a version, or back; says what became of it."""
+
+
+class _HangingError(Exception):
+    """A version was not rolled out in time; says what hangs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +60,9 @@ class Way:
     """Which; "": the one that the command makes of it."""
     registry: str | None = None
     """Where its images come from; None: from where they came before."""
-    command: str | None = None
+    command: str | None = dataclasses.field(default=None, repr=False)
     """A program that does it; None: the CR is changed."""
-    back_command: str | None = None
+    back_command: str | None = dataclasses.field(default=None, repr=False)
     """A program that undoes it."""
     timeout: float = 1800.0
     """Seconds that a version is given to be rolled out."""
@@ -93,10 +102,34 @@ async def check(client: Client, way: Way) -> str:
             "upgrade; compare with a baseline of the former version (--kvscale-baseline), or bring "
             "it back to that first"
         )
-    owner = owned_by(found, NOT_UPGRADED) if way.command is None else ""
-    if owner:
-        raise ConfigurationError(owner)
+    if way.command is None:
+        _check_names(way, version)
+        owner = owned_by(found, NOT_UPGRADED) or await release.named_by_operator(
+            client, metadata["namespace"]
+        )
+        if owner:
+            raise ConfigurationError(owner)
     return version
+
+
+def _check_names(way: Way, version: str) -> None:
+    """Refuse what can be the name of no image, before half an hour is waited for one."""
+    if not _TAG.fullmatch(way.to):
+        raise ConfigurationError(
+            f"--kvscale-upgrade-to: {way.to!r} cannot be the tag of an image: expected one like "
+            f"{version}"
+        )
+    if way.registry is None:
+        if re.match(r"v\d", version) and re.match(r"\d+\.\d", way.to):
+            raise ConfigurationError(
+                f"--kvscale-upgrade-to: tags of this registry begin with v ({version}): say "
+                f"v{way.to}, not {way.to}"
+            )
+    elif not _REGISTRY.fullmatch(way.registry):
+        raise ConfigurationError(
+            f"--kvscale-upgrade-registry: {way.registry!r} cannot be where images come from: "
+            "expected a host and a path, like quay.io/kubevirt"
+        )
 
 
 class Upgrader:
@@ -124,28 +157,46 @@ class Upgrader:
         noted, and is undone by `undo`.
         """
         begun, way = now(), self._way
-        found = await self._find()
-        before = kubevirts.version(found)
         try:
-            if way.command is None:
-                namespace, name = await self._change(found, before)
-            else:
-                namespace, name = await self._order(found, before, way.command)
-            left = begun + way.timeout - now()
-            hanging = await release.rolled_out(
-                self._client, namespace, name, way.to, max(0.0, left), before
-            )
-        except _LOST as problem:
-            hanging = f"it could not be watched ({problem or 'no answer in time'})"
+            return await self._upgrade(begun)
         except upgrade_command.CommandFailedError as problem:
-            raise UpgradeError(f"{problem}; {await self._give_up()}") from None
+            if problem.is_begun:
+                raise UpgradeError(f"{problem}; {await self._give_up()}") from None
+            await self.keep()
+            raise UpgradeError(f"{problem}; nothing was changed") from None
+        except (*_LOST, ConfigurationError) as problem:
+            hanging = f"it could not be watched ({problem or 'no answer in time'})"
+        except _HangingError as problem:
+            hanging = str(problem)
+        raise UpgradeError(
+            f"KubeVirt {way.to or 'of another version'} was not rolled out within "
+            f"{durations.write(way.timeout)} (--kvscale-upgrade-timeout): {hanging}; "
+            f"{await self._give_up()}"
+        )
+
+    async def _upgrade(self, begun: float) -> Reached:
+        way = self._way
+        found = await self._find()
+        before, namespace = kubevirts.version(found), found["metadata"]["namespace"]
+        images = await _patiently(lambda: release.images(self._client, namespace))
+        if way.command is None:
+            namespace, name = await self._change(found, before)
+        else:
+            namespace, name = await self._order(found, before, way.command)
+        left = begun + way.timeout - now()
+        hanging = await release.rolled_out(
+            self._client, namespace, name, way.to, max(0.0, left), before
+        )
         if hanging:
-            raise UpgradeError(
-                f"KubeVirt {way.to or 'of another version'} was not rolled out within "
-                f"{durations.write(way.timeout)} (--kvscale-upgrade-timeout): {hanging}; "
-                f"{await self._give_up()}"
-            )
-        after = way.to or kubevirts.version(await self._find())
+            raise _HangingError(hanging)
+        after = kubevirts.version(await self._find())
+        same = release.unchanged(images, await _patiently(
+            lambda: release.images(self._client, namespace)
+        ))  # fmt: skip
+        # A command may be meant to change one of them only.
+        if same and (way.command is None or len(same) == len(images)):
+            said = f"KubeVirt says it is {after}, but is not: {', '.join(same)}"
+            raise UpgradeError(f"{said}; {await self._give_up()}")
         return Reached(before, after, round(now() - begun, 3))
 
     async def keep(self) -> None:
@@ -169,6 +220,8 @@ class Upgrader:
         return left
 
     async def _give_up(self) -> str:
+        if self._note is None:
+            return "nothing was changed"
         try:
             left = await self.undo()
         except UpgradeError as problem:
@@ -187,7 +240,10 @@ class Upgrader:
         wanted = {"imageTag": way.to, **({"imageRegistry": way.registry} if way.registry else {})}
         ours: dict[tuple[str, ...], Change] = {}
         metadata, unsure = found["metadata"], False
-        while more := changes(found["spec"], wanted):
+        while True:
+            more = changes(found["spec"], wanted)
+            if not more:
+                break
             ours |= {each.path: each for each in more}
             await self._remember(found, before, [*ours.values()])
             try:
@@ -208,16 +264,30 @@ class Upgrader:
                     ) from None
             await asyncio.sleep(_PAUSE)
             found = await self._find()
+        if not ours:
+            # Not ours to undo, whatever comes of it.
+            await self.keep()
+            raise UpgradeError(
+                f"the KubeVirt CR says {way.to} already: somebody else has upgraded it; it is left"
+            )
         return metadata["namespace"], metadata["name"]
 
     async def _remember(self, found: Object, before: str, made: list[Change]) -> None:
         metadata = found["metadata"]
-        self._note = UpgradeNote(
+        note = UpgradeNote(
             namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"],
             version=before, to=self._way.to, timeout=self._way.timeout,
             fields=tuple(field_note(each) for each in made),
         )  # fmt: skip
-        await self._journal.before(upgrade=self._note)
+        try:
+            await self._journal.before(upgrade=note)
+        except Exception:
+            if self._note is None:
+                # Nothing was changed, so nothing is to be undone.
+                with contextlib.suppress(*_LOST, ConfigurationError):
+                    await self.keep()
+            raise
+        self._note = note
 
     # By a command ---------------------------------------------------------------------------
 
@@ -253,19 +323,26 @@ async def undo(
 
 
 async def _put_back(client: Client, note: UpgradeNote) -> list[str]:
-    _, left = await tuner.former_values(client, note)
+    # Tag and registry are one decision: a version is not put together from two people's.
+    _, left = await tuner.former_values(client, note, whole=True)
     if left:
         names = ", ".join(each.name for each in left)
         return [f"left as somebody else has set it since: {names} of the KubeVirt CR"]
+    other = note.to if note.to != note.version else ""
     hanging = await release.rolled_out(
-        client, note.namespace, note.name, note.version, note.timeout
-    )
+        client, note.namespace, note.name, "", note.timeout, other
+    )  # fmt: skip
     if hanging:
         raise UpgradeError(
-            f"the KubeVirt CR says {note.version} again, but that was not rolled out within "
+            f"the KubeVirt CR is as it was for {note.version}, but that was not rolled out within "
             f"{durations.write(note.timeout)}: {hanging}"
         )
-    return []
+    found = await _patiently(lambda: kubevirts.find_kubevirt(client))
+    version = kubevirts.version(found)
+    if version == note.version:
+        return []
+    said = f"the KubeVirt CR is as it was, but makes it {version} now, not {note.version}"
+    return [f"{said}: somebody else has changed virt-operator since"]
 
 
 async def _order_back(

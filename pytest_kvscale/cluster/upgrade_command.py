@@ -23,14 +23,30 @@ _KEPT = 16_384
 _GRACE = 5.0
 """Seconds it is given to end when it is asked to."""
 _SECRET = re.compile(
-    r"(?i)((?:token|password|passwd|secret|apikey|api-key|client-key-data|authorization)"
-    r"[\"']?\s*[:=]\s*)(?:bearer\s+)?[\"']?[^\s\"',}]+|\b(bearer\s+)\S+"
+    # A name and its value, as in YAML, JSON, headers and assignments.
+    r"((?:token|passw(?:or)?d|secret|api[-_]?key|access[-_]?key|private[-_]?key|tls\.key"
+    r"|client-key-data|dockerconfigjson|authorization)[\w-]*[\"']?\s*[:=]\s*"
+    r"(?:(?:bearer|basic)\s+)?)(?:\"[^\"]*\"|'[^']*'|[^\s\"',}]+)"
+    # An option and its value.
+    r"|(--?[\w-]*(?:token|passw(?:or)?d|secret|key)\s+)[^\s-][^\s\"',}]*"
+    r"|(\b(?:bearer|basic)\s+)[^\s\"',}]+"
+    # The name and password of an address.
+    r"|(\w://)[^\s/@]+(?=@)"
+    # A JSON Web Token, wherever it stands.
+    r"|()\beyJ[\w-]+\.[\w-]+\.[\w-]*",
+    re.IGNORECASE | re.ASCII,
 )
+_KEY = re.compile(r"-----BEGIN [^|]*?KEY-----.*?(?:-----END [^|]*?KEY-----|$)", re.DOTALL)
 _CONTROL = re.compile(r"[^\x20-\x7e\u00a0-\uffff]")
 
 
 class CommandFailedError(Exception):
     """The command could not be run, failed, or took too long; says what it printed at its end."""
+
+    def __init__(self, text: str, is_begun: bool = True) -> None:
+        super().__init__(text)
+        self.is_begun = is_begun
+        """Whether it may have changed anything."""
 
 
 def words(command: str) -> list[str]:
@@ -38,7 +54,8 @@ def words(command: str) -> list[str]:
     try:
         found = shlex.split(command)
     except ValueError as problem:
-        raise ConfigurationError(f"the command {command!r} cannot be read: {problem}") from None
+        # It is not shown: it may hold what is secret.
+        raise ConfigurationError(f"the command cannot be read: {problem}") from None
     if not found:
         raise ConfigurationError("the command is empty")
     return found
@@ -59,7 +76,7 @@ async def run(command: str, environment: Mapping[str, str], timeout: float) -> N
         )  # fmt: skip
     except OSError as problem:
         raise CommandFailedError(
-            f"the command {program} cannot be run: {problem.strerror or problem}"
+            f"the command {program} cannot be run: {problem.strerror or problem}", is_begun=False
         ) from None
     said = bytearray()
     try:
@@ -99,6 +116,12 @@ def _ending(said: bytes | bytearray) -> str:
 
 def tail(text: str) -> str:
     """The last lines of an output, in one, without control characters and secrets."""
-    lines = [" ".join(_CONTROL.sub(" ", line).split()) for line in text.splitlines()]
-    joined = " | ".join([line for line in lines if line][-_LINES:])
-    return _SECRET.sub(r"\1\2***", joined)[-_LETTERS:]
+    # Before lines are dropped: what begins a secret may be among them.
+    lines = _KEY.sub("***", text).splitlines()
+    shown = [" ".join(_CONTROL.sub(" ", line).split()) for line in lines]
+    joined = " | ".join([line for line in shown if line][-_LINES:])
+    return _SECRET.sub(_covered, joined)[-_LETTERS:]
+
+
+def _covered(found: re.Match[str]) -> str:
+    return next((each for each in found.groups() if each is not None), "") + "***"

@@ -21,7 +21,6 @@ from pytest_kvscale.judge.runs import RunFile
 from pytest_kvscale.judge.samples import LevelRun
 from pytest_kvscale.judge.trend_changes import (
     RELATIVE,
-    SEARCHED,
     Finder,
     Found,
     TrendChange,
@@ -163,11 +162,11 @@ class _Look:
         return not self.levels or level in self.levels
 
 
-def search(values: Sequence[float]) -> Sequence[Found]:
-    """The change points of a series, anywhere in it."""
+def search(values: Sequence[float], alpha: float) -> Sequence[Found]:
+    """The change points of a series, anywhere in it; `alpha`: how probable any may be by chance."""
     from pytest_kvscale.judge.change_points import change_points
 
-    return change_points(values, SEARCHED)
+    return change_points(values, alpha)
 
 
 def _order(run: RunFile) -> tuple[float, str, bool]:

@@ -20,9 +20,9 @@ from pytest_kvscale.judge.change import DEFAULT, Change, Metric, Pair, Rules, Sa
 from pytest_kvscale.judge.trend_series import Series
 
 RELATIVE = DEFAULT.relative
-SEARCHED = 0.005
-"""The most probable it may be that a search finds anything in one steady series, near the least it
-can tell. Strict, because there are many series; what is recent the known places find."""
+ALPHA = DEFAULT.alpha / 2
+"""The most probable it may be that a search finds anything in any of the series, if all are steady;
+and again that the known places do."""
 LEAST = 3
 """Runs on either side of a known place."""
 LATEST = range(LEAST, 7)
@@ -57,30 +57,8 @@ class Found(Protocol):
         """How probable it is without any change."""
 
 
-Finder = Callable[[Sequence[float]], Sequence[Found]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Told:
-    """Which of the changes that are found are told."""
-
-    relative: float = RELATIVE
-    """From this relative change on; a metric has its own absolute threshold."""
-    family: int = 1
-    """So many series are looked at together: each change must be clear for all of them."""
-
-    def has(self, metric: Metric, before: float, after: float, found: Found) -> bool:
-        """Whether a change from one typical value to another is large and clear enough."""
-        large = max(found.ratio, 1 / found.ratio) >= 1 + self.relative
-        return large and abs(after - before) >= metric.practical and self._is_clear(found)
-
-    def _is_clear(self, found: Found) -> bool:
-        """Whether the interval would leave out 1 with the confidence that the family needs."""
-        reach = math.log(found.high / found.low) / 2
-        normal = statistics.NormalDist()
-        needed = min(SEARCHED, DEFAULT.alpha / self.family)
-        wider = normal.inv_cdf(1 - needed) / normal.inv_cdf(1 - SEARCHED)
-        return abs(math.log(found.ratio)) > reach * wider
+Finder = Callable[[Sequence[float], float], Sequence[Found]]
+"""Finds the change points of values; the second is how probable any may be in a steady series."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,8 +121,8 @@ def changes_of(
     relative: float = RELATIVE,
 ) -> list[list[TrendChange]]:
     """The changes of each series, with what is accepted of them; indices are those of rows."""
-    told = Told(relative, max(1, len(all_series)))
-    edges = [_searched(each, told, find) for each in all_series]
+    alpha = ALPHA / max(1, len(all_series))
+    edges = [_searched(each, relative, find, alpha) for each in all_series]
     _add_known(all_series, edges, relative)
     return [
         [
@@ -155,20 +133,21 @@ def changes_of(
     ]
 
 
-def _searched(series: Series, told: Told, find: Finder) -> list[Edge]:
+def _searched(series: Series, relative: float, find: Finder, alpha: float) -> list[Edge]:
     """What a search over all places finds."""
     reached = [each for each in series.values if 0 < each < math.inf]
     if not reached or 0 in series.values:
         return []
     worst = _NOT_REACHED * max(reached)
-    found = find([min(each, worst) for each in series.values])
+    found = find([min(each, worst) for each in series.values], alpha)
     bounds = [0, *(each.index for each in found), len(series.values)]
     edges = []
     for number, each in enumerate(found):
         before = _typical(series, bounds[number], each.index)
         after = _typical(series, each.index, bounds[number + 2])
         if math.isfinite(before) and math.isfinite(after):
-            if told.has(series.metric, before, after, each):
+            large = max(each.ratio, 1 / each.ratio) >= 1 + relative
+            if large and abs(after - before) >= series.metric.practical:
                 edges.append(Edge(each.index, each.ratio, each.low, each.high, each.p))
         elif before != after:
             edges.append(Edge(each.index, None, None, None, each.p))
@@ -184,7 +163,7 @@ def _add_known(all_series: Sequence[Series], edges: Sequence[list[Edge]], relati
         for number, series in enumerate(all_series)
         for place, pair in _known(series, edges[number][-1].index if edges[number] else 0)
     ]
-    judged = judge_changes([pair for _, _, pair in asked], Rules(relative=relative))
+    judged = judge_changes([pair for _, _, pair in asked], Rules(alpha=ALPHA, relative=relative))
     clearest: dict[int, Edge] = {}
     for (number, place, _), change in zip(asked, judged, strict=True):
         if change.verdict != "fail":

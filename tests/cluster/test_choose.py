@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
+import yaml
 
 from pytest_kvscale.cluster import choose
-from pytest_kvscale.cluster.choose import Choice, Connection
+from pytest_kvscale.cluster.choose import Choice, Connection, Identity
+from pytest_kvscale.cluster.client import Client
+from pytest_kvscale.cluster.clock import VirtualClock
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.options import Settings
 from pytest_kvscale.sim.cluster import EmbeddedCluster
@@ -165,3 +170,24 @@ def test_a_cluster_in_this_process_that_breaks_down_ends_the_waiting(
     with pytest.raises(PlayerError, match="the broken player: ZeroDivisionError: a bug"):
         connection.run(work())
     assert connection.clock.loop.time() < 100
+
+
+def test_programs_are_led_to_the_context_of_the_run() -> None:
+    """Whatever the current context of a kubeconfig is: a program asks for none by itself."""
+
+    class Silent:
+        async def close(self) -> None:
+            pass
+
+    choice = Choice(embedded=False, kubeconfig=f"/a/config{os.pathsep}b", context="lab")
+    identity = Identity("https://s", "lab", "v1", "false")
+    programs = choose._for_programs(choice)
+    connection = Connection(VirtualClock(), cast(Client, Silent()), identity, None, programs)
+    said = connection.environment()
+    first, *others = said["KUBECONFIG"].split(os.pathsep)
+    assert yaml.safe_load(Path(first).read_text())["current-context"] == "lab"
+    assert (others, said["KVSCALE_CONTEXT"]) == (["/a/config", str(Path("b").absolute())], "lab")
+    assert connection.environment() == said
+    connection.close()
+    assert not Path(first).exists()
+    assert choose._for_programs(Choice(embedded=False, kubeconfig="/a")) == {"KUBECONFIG": "/a"}

@@ -24,12 +24,20 @@ from pytest_kvscale.cluster.client import (
     Client,
 )
 from pytest_kvscale.cluster.clock import VirtualClock
-from pytest_kvscale.cluster.journal_record import FieldNote, Record, TuningNote, UpgradeNote, read
+from pytest_kvscale.cluster.journal_record import (
+    FieldNote,
+    ObjectsNote,
+    Record,
+    TuningNote,
+    UpgradeNote,
+    read,
+)
 from pytest_kvscale.cluster.tuner import Tuner
 from pytest_kvscale.cluster.upgrade import Reached, UpgradeError, Upgrader, Way
 from pytest_kvscale.cluster.upgrade_command import CommandFailedError
 from pytest_kvscale.errors import ConfigurationError
 from pytest_kvscale.sim.errors import Object
+from pytest_kvscale.sim.players import virt_operator
 
 Json = dict[str, Any]
 
@@ -216,6 +224,107 @@ def test_a_kubevirt_cr_made_anew_since_is_left(connection: Connection, notes: No
     assert "has been made anew since: nothing was put back" in undone.text()
 
 
+def test_what_somebody_else_upgrades_to_at_the_same_time_is_theirs(
+    connection: Connection, notes: Notes
+) -> None:
+    note = notes.before
+
+    async def before(**parts: Any) -> None:
+        await note(**parts)
+        body = {"spec": {"imageTag": "v1.10.0"}}
+        await connection.client.patch(KUBEVIRTS, "kubevirt", "kubevirt", body)
+
+    notes.before = before  # type: ignore[method-assign]
+    upgrader = Upgrader(connection.client, notes, Way("v1.10.0"))
+    with pytest.raises(UpgradeError, match=r"says v1\.10\.0 already: somebody else has"):
+        connection.run(upgrader.upgrade())
+    assert (upgrader.is_under_way, notes.parts) == (False, {"upgrade": None})
+    assert connection.run(upgrader.undo()) == []
+    assert cr(connection)["spec"]["imageTag"] == "v1.10.0"
+
+
+def test_a_tag_and_a_registry_are_put_back_together_or_not_at_all(
+    connection: Connection, notes: Notes
+) -> None:
+    upgrader = Upgrader(connection.client, notes, Way("v1.10.0", "mirror.example/kv"))
+    connection.run(upgrader.upgrade())
+    change(connection, {"imageTag": "v1.10.1"})
+    (left,) = connection.run(upgrader.undo())
+    assert left.endswith(": imageTag of the KubeVirt CR")
+    spec = cr(connection)["spec"]
+    assert (spec["imageTag"], spec["imageRegistry"]) == ("v1.10.1", "mirror.example/kv")
+
+
+def test_a_version_that_can_no_longer_be_come_back_to_does_not_stay_in_the_way(
+    connection: Connection, notes: Notes
+) -> None:
+    """virt-operator itself was changed since: without a tag KubeVirt is of its version."""
+    upgrader = Upgrader(connection.client, notes, Way("v1.10.0"))
+    connection.run(upgrader.upgrade())
+    notes.parts["upgrade"] = notes.parts["upgrade"].model_copy(update={"version": "v1.8.0"})
+    undone = connection.run(recovery.undo(connection.client, notes.record(), 60))
+    assert undone.text() == (
+        "the KubeVirt CR is as it was, but makes it v1.9.0 now, not v1.8.0: somebody else has "
+        "changed virt-operator since"
+    )
+    assert "imageTag" not in cr(connection)["spec"]
+
+
+def test_a_version_that_is_one_in_name_only_fails_and_is_undone(
+    connection: Connection, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator that is told of its images uses them, whatever the CR's tag is."""
+    monkeypatch.setattr(virt_operator, "_image_of", lambda part: "pinned")
+    monkeypatch.setattr(virt_operator, "image", lambda release, name: "pinned")
+    upgrader = Upgrader(connection.client, notes, Way("v1.10.0"))
+    with pytest.raises(UpgradeError) as caught:
+        connection.run(upgrader.upgrade())
+    said = str(caught.value)
+    assert said.startswith("KubeVirt says it is v1.10.0, but is not: virt-api is still of quay.io/")
+    assert said.endswith("; it has been undone")
+    assert "imageTag" not in cr(connection)["spec"]
+
+
+def test_images_of_components_and_launchers_are_told_apart() -> None:
+    before = {"virt-api": "a:1", "virt-launcher": "l:1"}
+    assert release.unchanged(before, {"virt-api": "a:2", "virt-launcher": "l:2"}) == []
+    assert release.unchanged(before, {"virt-api": "a:2", "virt-launcher": "l:1"}) == [
+        "virt-launcher is still of l:1"
+    ]
+
+
+def test_the_image_of_launchers_is_an_argument_of_virt_controller(connection: Connection) -> None:
+    container = {"name": "virt-controller", "image": "c:1",
+                 "args": ["--launcher-image", "l:1", "-v", "2"]}  # fmt: skip
+    body = {"spec": {"template": {"spec": {"containers": [container]}}}}
+    client = connection.client
+    connection.run(client.patch(DEPLOYMENTS, "kubevirt", "virt-controller", body))
+    found = connection.run(release.images(client, "kubevirt"))
+    assert (found["virt-controller"], found["virt-launcher"]) == ("c:1", "l:1")
+
+
+def test_what_a_hanging_version_let_not_go_is_removed_after_it(
+    connection: Connection, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrader = Upgrader(connection.client, notes, Way("v1.10.0"))
+    connection.run(upgrader.upgrade())
+    versions: list[str] = []
+
+    async def remove(client: Client, *_: Any) -> tuple[list[str], list[str]]:
+        versions.append(kubevirt.version(await the_cr(client)))
+        if len(versions) == 1:
+            raise TimeoutError("still there")
+        return ["vmis a"], []
+
+    monkeypatch.setattr(recovery, "remove", remove)
+    notes.parts["objects"] = ObjectsNote(
+        what="the VMIs", namespace="n", own=True, kinds=(), names=("a",)
+    )
+    undone = connection.run(recovery.undo(connection.client, notes.record(), 60))
+    assert undone.text() == "removed 1 objects (vmis a); brought KubeVirt back to v1.9.0"
+    assert versions == ["v1.10.0", "v1.9.0"]
+
+
 # Whether it can be done ---------------------------------------------------------------------------
 
 
@@ -248,6 +357,45 @@ def test_a_cr_that_an_operator_keeps_is_upgraded_by_a_command_only(connection: C
         "whose operator would undo a change: upgrade it there, by --kvscale-upgrade-command "
         "instead of the KubeVirt CR"
     )
+    assert checked(connection, Way("v1.10.0", command="x")) == "v1.9.0"
+
+
+@pytest.mark.parametrize(
+    ("way", "why"),
+    [
+        (Way("1.10.0"), "begin with v .v1.9.0.: say v1.10.0, not 1.10.0"),
+        (Way("kubevirt:v1.10.0"), "cannot be the tag of an image: expected one like v1.9.0"),
+        (Way("sha256@x"), "cannot be the tag of an image"),
+        (Way("v1.10.0", "https://quay.io/kubevirt"), "cannot be where images come from"),
+    ],
+)
+def test_what_can_be_no_image_is_refused(connection: Connection, way: Way, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        checked(connection, way)
+
+
+def test_an_operator_that_names_its_images_is_upgraded_by_a_command_only(
+    connection: Connection,
+) -> None:
+    env = [{"name": "KUBEVIRT_VERSION", "value": "v1.9.0"}]
+    container = {"name": "virt-operator", "image": "o@sha256:1", "env": env}
+    operator = {
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "virt-operator"},
+        "spec": {
+            "selector": {"matchLabels": {"kubevirt.io": "virt-operator"}},
+            "template": {
+                "metadata": {"labels": {"kubevirt.io": "virt-operator"}},
+                "spec": {"containers": [container]},
+            },
+        },
+    }  # fmt: skip
+    connection.run(connection.client.create(DEPLOYMENTS, "kubevirt", operator))
+    assert checked(connection, Way("v1.10.0")) == "v1.9.0"
+    env.append({"name": "VIRT_HANDLER_IMAGE", "value": "h@sha256:2"})
+    change_it = connection.client.patch(DEPLOYMENTS, "kubevirt", "virt-operator", operator)
+    connection.run(change_it)
+    with pytest.raises(ConfigurationError, match=r"virt-operator names .* itself .VIRT_HANDLER_"):
+        checked(connection, Way("v1.10.0"))
     assert checked(connection, Way("v1.10.0", command="x")) == "v1.9.0"
 
 
@@ -368,6 +516,23 @@ def test_a_command_that_fails_half_way_is_told_and_its_secrets_are_not(
     assert undone.text() == "brought KubeVirt back to v1.9.0"
 
 
+def test_a_command_that_cannot_be_run_has_nothing_to_undo(
+    connection: Connection, notes: Notes, tmp_path: Path
+) -> None:
+    back = f"touch {tmp_path / 'back'}"
+    upgrader = by_command(connection, notes, "no-such-program-here", back_command=back)
+    with pytest.raises(UpgradeError, match="No such file or directory; nothing was changed"):
+        connection.run(upgrader.upgrade())
+    assert (notes.parts, (tmp_path / "back").exists()) == ({"upgrade": None}, False)
+
+
+def test_a_command_is_not_shown(connection: Connection, notes: Notes) -> None:
+    assert "s3cr3t" not in repr(Way(command="x s3cr3t", back_command="y s3cr3t"))
+    with pytest.raises(ConfigurationError) as caught:
+        commands.words("x 's3cr3t")
+    assert str(caught.value) == "the command cannot be read: No closing quotation"
+
+
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
@@ -387,9 +552,19 @@ def test_how_a_command_ended_is_told(clock: VirtualClock, command: str, sentence
     ("text", "shown"),
     [
         ("a\n\nb\x1b[31m\n", "a | b [31m"),
-        ("Authorization: Bearer abc.def", "Authorization: ***"),
-        ('{"password": "p w", "x": 1}', '{"password": *** w", "x": 1}'),
-        ("curl -H 'bearer abc'", "curl -H 'bearer ***"),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+        ('{"password": "p w", "x": 1}', '{"password": ***, "x": 1}'),
+        ("x --set db.password=a1 --token b2 -n c", "x --set db.password=*** --token *** -n c"),
+        ("GET https://me:pw@host/x", "GET https://***@host/x"),
+        ("error: token eyJhbG.eyJzd.c-_x is bad", "error: token *** is bad"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY-----\nb", "*** | b"),
+        ("-----BEGIN PRIVATE KEY-----\n" + "MII\n" * 30, "***"),
+        ("tls.key: LS0t\n.dockerconfigjson: e30=", "tls.key: *** | .dockerconfigjson: ***"),
+        (
+            'secret/kubevirt-1 created\nsecrets "a" not found',
+            'secret/kubevirt-1 created | secrets "a" not found',
+        ),
+        ("curl -H 'bearer abc'", "curl -H 'bearer ***'"),
         ("\n".join(map(str, range(20))), " | ".join(map(str, range(8, 20)))),
     ],
 )

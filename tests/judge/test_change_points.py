@@ -71,3 +71,13 @@ def test_five_runs_that_are_a_fifth_slower_are_found() -> None:
     ]
     near = np.array([any(abs(each.index - 20) <= 1 for each in points) for points in found])
     assert near.sum() >= 48
+
+
+def test_a_change_is_told_at_whatever_rate_of_false_alarms_it_is_clear() -> None:
+    clear = [*drawn(1, 20), *drawn(2, 8, worse=0.4)]
+    doubtful = [*drawn(3, 20), *drawn(4, 5, worse=0.12)]
+    (found,) = change_points(clear, 1e-4)
+    assert found.p <= 1e-4
+    (perhaps,) = change_points(doubtful, 0.2)
+    assert change_points(doubtful, 1e-4) == []
+    assert perhaps.p > 1e-4

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import scipy.stats  # noqa: F401 - imported once, not in each inner run
 
 from pytest_kvscale.judge.runs import run_files
+from pytest_kvscale.session import Run
 from pytest_kvscale.upgrade_tests import Step, place
+from pytest_kvscale.upgrading import UpgradeFailedError, Upgrading
 from tests.plugin.conftest import Suite
 
 SHIPPED = Path(__file__).parents[2] / "suites" / "upgrade"
@@ -153,6 +157,80 @@ def test_one_that_hangs_is_its_own_failure_and_is_undone(upgrade: Suite) -> None
     assert [each["side"] for each in found["levels"]] == ["before"]
     assert found["upgrade"]["rolled_out_s"] is None
     assert found["upgrade"]["vmis"]["lost"] == []
+
+
+def test_nothing_is_measured_on_either_side_of_an_upgrade_that_failed(upgrade: Suite) -> None:
+    """Not even on the side that KubeVirt was on: it may be half of another version."""
+    result = run(
+        upgrade, "v1.10.4", "--kvscale-levels=2", "--kvscale-upgrade-timeout=5m",
+        "--kvscale-upgrade-back", "--kvscale-repeat=2", "--kvscale-upgrade-vmis=0",
+    )  # fmt: skip
+    result.assert_outcomes(passed=1, failed=2 + 5, errors=3)
+    assert [each["label"] for each in upgrade.results["levels"]] == ["before-2"]
+
+
+def test_an_upgrade_ends_with_the_turn_on_the_cluster(upgrade: Suite) -> None:
+    """Whoever has the turn then may upgrade KubeVirt, too: that is not ours to undo."""
+    upgrade.pytester.makeconftest(
+        """
+        import pytest
+
+        @pytest.fixture(autouse=True)
+        def lose(request, kv_cluster):
+            if request.node.name == "test_upgrade":
+                run = request.config.stash[__import__("pytest_kvscale.state").state.RUN]
+                lost = run.take_turn(wait=False).lost
+                kv_cluster.clock.loop.call_later(90, lost.set_result, "it was taken")
+        """
+    )
+    result = run(upgrade, "v1.10.4", "--kvscale-levels=2")
+    result.assert_outcomes(passed=1, failed=1 + 5, errors=1)
+    (step,) = upgrade.results["upgrade"]["steps"]
+    assert step["problem"] == "our turn on the cluster is lost: it was taken"
+
+
+def test_what_the_end_of_the_run_has_undone_is_not_undone_again(upgrade: Suite) -> None:
+    """A command is not run twice; the embedded cluster ends with its run, and needs none."""
+    program = upgrade.path / "patch.py"
+    program.write_text(
+        "import os, re, sys, urllib.request\n"
+        'server = re.search(r"server: (\\S+)", open(os.environ["KUBECONFIG"]).read())[1]\n'
+        'path = "/apis/kubevirt.io/v1/namespaces/kubevirt/kubevirts/kubevirt"\n'
+        "urllib.request.urlopen(urllib.request.Request(server + path, method='PATCH',\n"
+        '    data=b\'{"spec": {"imageTag": "v1.10.0"}}\',\n'
+        "    headers={'Content-Type': 'application/merge-patch+json'})).close()\n"
+    )
+    upgrade.pytester.makeconftest(
+        """
+        import pytest
+
+        @pytest.fixture(autouse=True)
+        def stop(request):
+            yield
+            if request.node.name == "test_upgrade":
+                pytest.exit("enough", returncode=2)
+        """
+    )
+    result = upgrade.run(
+        "--kvscale-sim-profile=upgrade-from", "--kvscale-levels=2", "--kvscale-cooldown=0",
+        "--kvscale-upgrade-vmis=0", "-p", "no:html", "--kvscale-upgrade-back",
+        f"--kvscale-upgrade-command={sys.executable} -S {program}",
+        "--kvscale-upgrade-back-command=touch back",
+    )  # fmt: skip
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert upgrade.results["upgrade"]["to"] == "v1.10.0"
+    assert not (upgrade.path / "back").exists()
+
+
+def test_after_a_process_that_died_no_side_is_known() -> None:
+    """A worker that takes the place of a dead one finds KubeVirt of whichever version."""
+    upgrading = Upgrading(
+        cast(Run, SimpleNamespace(undoing=SimpleNamespace(has_upgrade=lambda: True)))
+    )
+    for side in ("before", "after"):
+        with pytest.raises(UpgradeFailedError, match="died after it had begun an upgrade: on whi"):
+            upgrading.bring(side)
+    assert upgrading.failed
 
 
 def outline(suite: Suite) -> str:

@@ -130,7 +130,7 @@ def test_the_page_shows_runs_versions_and_changes(folder: Path, tmp_path: Path) 
 @pytest.mark.parametrize("nights", [5, 200])
 def test_a_plot_of_few_or_many_runs_names_no_more_than_can_be_read(nights: int) -> None:
     runs = [run_file(night(number, version=f"v1.{number}.0"), "made") for number in range(nights)]
-    [section] = trend(runs, levels=[100], find=lambda _: ()).sections
+    [section] = trend(runs, levels=[100], find=lambda *_: ()).sections
     svg = level_over_runs(section.levels[0], "0")
     assert svg == level_over_runs(section.levels[0], "0")
     assert 1 < len(re.findall(r">v1\.\d+\.0<", svg)) <= 10
@@ -142,7 +142,7 @@ def test_what_files_say_is_text_wherever_it_is_shown() -> None:
     hostile = "<script>alert(1)</script>$x"
     runs = [run_file(night(0, version=hostile), "made"),
             run_file(night(1, 1.0, "v1.9.0", **{"node.runtime": hostile}), "made")]  # fmt: skip
-    found = trend(runs, levels=[100], find=lambda _: ())
+    found = trend(runs, levels=[100], find=lambda *_: ())
     seen = Seen(page(found, "<b>folder</b>"))
     assert not {"script", "b"} & set(seen.tags)
     assert seen.text.count("<script>alert(1)") == 3  # The table, the plot, what differs.
