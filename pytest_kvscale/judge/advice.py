@@ -16,7 +16,7 @@ from pytest_kvscale.judge.noise import (
     SHARE,
     quantile,
 )
-from pytest_kvscale.judge.shift import Shift
+from pytest_kvscale.judge.shift import Shift, ways
 
 
 def more_runs(
@@ -59,11 +59,11 @@ def more_runs_reaching(before: Sequence[float], after: Sequence[float], rules: R
 def _by_chance(counts: Sequence[int], missing: Sequence[int]) -> float:
     """How probable so many missing after are, if all are dealt at random."""
     runs, gone = sum(counts), sum(missing)
-    ways = sum(
+    worse = sum(
         math.comb(gone, each) * math.comb(runs - gone, counts[1] - each)
         for each in range(missing[1], min(gone, counts[1]) + 1)
     )
-    return ways / math.comb(runs, counts[1])
+    return worse / math.comb(runs, counts[1])
 
 
 def _decides(
@@ -85,4 +85,4 @@ def _decides(
 
 
 def _can_be_permuted(before: int, after: int, rules: Rules) -> bool:
-    return math.comb(before + after, before) * SHARE * rules.alpha >= 1
+    return ways(before, after) * SHARE * rules.alpha >= 1

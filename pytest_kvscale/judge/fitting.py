@@ -66,7 +66,7 @@ def _refuse(one: RunFile, other: RunFile, found: Sequence[Difference], what: str
     hint = (
         "simulated, hollow and real clusters are never compared"
         if found[0].name == SIMULATED
-        else "what may differ can be named: may-differ"
+        else "name what may differ by --may-differ, of a run by --kvscale-may-differ"
     )
     raise NotComparableError(
         f"{what}: {told}{rest} (run {one.id}, {one.source}, and run {other.id}, {other.source}; "

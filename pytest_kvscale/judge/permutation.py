@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytest_kvscale.judge.noise import FLOOR
-from pytest_kvscale.judge.shift import PULLED_IN, Sides
+from pytest_kvscale.judge.shift import PULLED_IN, Sides, ways
 
 MOST = 2000
 """Of more arrangements so many are drawn, the same ones each time."""
@@ -69,7 +69,7 @@ def _dealt(before: int, after: int) -> tuple[Any, Any]:
     import numpy as np
 
     runs = before + after
-    if math.comb(runs, before) <= MOST:
+    if ways(before, after) <= MOST:
         firsts = np.array(list(itertools.combinations(range(runs), before)))
         on_first = np.zeros((len(firsts), runs), dtype=bool)
         np.put_along_axis(on_first, firsts, values=True, axis=1)

@@ -322,7 +322,7 @@ class _Upgrade(_Part):
 class _File(_Part):
     run: _Run
     cluster: _Cluster
-    levels: Annotated[list[Level], Field(max_length=10_000)]
+    levels: Annotated[list[Level], Field(max_length=2_000)]
     upgrade: _Upgrade | None = None
 
     @model_validator(mode="after")

@@ -219,12 +219,12 @@ def is_counted_alike(runs: Iterable[LevelRun]) -> bool:
 
 
 def _noise(level: int, metric: Metric, equal: Sequence[LevelRun]) -> Noise | None:
-    """What equal runs of this level (of one fingerprint each) tell of the metric."""
-    groups: dict[str, list[Sample]] = {}
+    """What equal runs of this level (of one cluster and fingerprint each) tell of the metric."""
+    groups: dict[tuple[str, str], list[Sample]] = {}
     for each in equal:
         found = each.sample(metric) if each.number == level else None
         if found is not None:
-            groups.setdefault(each.run.fingerprint, []).append(found)
+            groups.setdefault((each.run.fingerprint, each.run.uid), []).append(found)
     if not groups:
         return None
     from pytest_kvscale.judge.noise import noise_of

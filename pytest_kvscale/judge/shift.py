@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import statistics
 from collections.abc import Sequence
 
@@ -28,6 +29,8 @@ from pytest_kvscale.judge.noise import (
     squares,
 )
 
+_NUMBERS = re.compile(r"([0-9]{1,18})")
+MOST_WAYS = 10**15
 PULLED_IN = 2.5
 """Where runs stand out, those further than so many standard deviations are pulled in to there."""
 NOISIER = 0.05
@@ -198,8 +201,14 @@ def standing_out(found: Sides, noise: Noise | None) -> bool:
 
 
 def arrangements(found: Sides) -> int:
-    """In how many ways the runs can be dealt to the two sides."""
-    return math.comb(len(found.before) + len(found.after), len(found.before))
+    """In how many ways the runs can be dealt to the two sides, as far as it can be counted."""
+    return ways(len(found.before), len(found.after))
+
+
+def ways(before: int, after: int) -> int:
+    """The same of so many runs; a number above `MOST_WAYS`, which no float holds, is that."""
+    few = min(before, after)
+    return MOST_WAYS if few > 60 else min(math.comb(before + after, few), MOST_WAYS)
 
 
 def _pulled_in(side: Sequence[float], reach: float) -> tuple[tuple[float, ...], int]:
@@ -236,8 +245,12 @@ def _median(values: Sequence[float]) -> float:
     return high if math.isinf(high) else (low + high) / 2
 
 
-def _order(sample: Sample) -> tuple[float, str]:
-    return (0.0 if sample.began is None else sample.began, sample.run)
+def _order(sample: Sample) -> tuple[float, list[tuple[int, str]]]:
+    """By when it began, then by its name: `400-2` before `400-10`."""
+    parts = _NUMBERS.split(sample.run)
+    # Texts and numbers take turns.
+    name = [(int(each), "") if index % 2 else (0, each) for index, each in enumerate(parts)]
+    return (0.0 if sample.began is None else sample.began, name)
 
 
 def _counted(value: float) -> float:

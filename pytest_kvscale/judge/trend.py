@@ -76,6 +76,8 @@ class Section:
     differs: tuple[Difference, ...]
     """From the first section; empty: it is the first."""
     levels: tuple[LevelTrend, ...]
+    clusters: int = 1
+    """So many real clusters they are of, as far as that is known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,6 +219,7 @@ def _section(
         runs=len(runs),
         differs=tuple(differs),
         levels=tuple(_level(level, by_level[level], look) for level in sorted(by_level)),
+        clusters=len({run.uid for run in runs if run.uid and run.simulated != "sim"}),
     )
 
 

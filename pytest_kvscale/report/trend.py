@@ -65,9 +65,12 @@ def lines(trend: Trend) -> Iterator[str]:
 
 def about(section: Section) -> list[str]:
     """What the section's runs are, and in what they differ from those of the first."""
+    real = "of a real cluster"
+    if section.clusters > 1:
+        real = f"of {section.clusters} real clusters: what changed may be the cluster's"
     label = {"sim": f"SIMULATED (sim), profile {section.profile}", "hollow": "SIMULATED (hollow)"}
     runs = "1 run" if section.runs == 1 else f"{section.runs} runs"
-    text = f"{runs}, {label.get(section.simulated, 'of a real cluster')}"
+    text = f"{runs}, {label.get(section.simulated, real)}"
     return [text, *(f"  not comparable with the first: {each.text()}" for each in section.differs)]
 
 

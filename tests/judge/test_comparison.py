@@ -8,9 +8,11 @@ import json
 import pytest
 
 from pytest_kvscale.errors import ConfigurationError
+from pytest_kvscale.judge import samples
 from pytest_kvscale.judge.change import DEFAULT, Rules
 from pytest_kvscale.judge.comparison import Comparison, NotComparableError, compare
 from pytest_kvscale.judge.runs import RunFile
+from pytest_kvscale.judge.shift import sides
 from tests.runs import level, run, side
 
 BEFORE = [5.0, 5.1, 4.95, 5.05, 5.02]
@@ -86,6 +88,21 @@ def test_a_calibration_of_another_cluster_and_runs_of_it_that_do_not_count_are_n
     notes = compare(old, new, DEFAULT, of("two", equal)).notes
     assert "calibration run c0 is of another cluster: its noise may be another one" in notes
     assert "calibration d 5 does not count: it was cut short: interrupted" in notes
+
+
+def test_more_runs_than_anybody_has_can_be_compared() -> None:
+    def many(name: str, start: float) -> RunFile:
+        return run(name, *(level(5, p95=start + each / 1e4) for each in range(520)))
+
+    found = compare([many("a", 5.0)], [many("b", 8.0)])
+    assert verdicts(found)["5 Running.p95"] == "fail"
+
+
+def test_runs_without_a_date_are_in_the_order_they_were_made() -> None:
+    made = run("a", *(level(5, p95=5 + each / 10, began=None) for each in range(12)))
+    new = run("b", *(level(5, p95=6 + each / 10, began=None) for each in range(12)))
+    pair = next(each for each in samples.pairs([made], [new]) if each.metric.key == "Running.p95")
+    assert list(sides(pair).before) == sorted(sides(pair).before)
 
 
 def test_a_side_on_which_nothing_ran_can_be_compared() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from pytest_kvscale.judge import samples
@@ -134,6 +136,18 @@ def test_a_sample_began_when_its_level_did_or_else_its_run() -> None:
     made = run("a", level(5, began=12.5), level(8))
     began = [each.sample(RUNNING_P95) for each in samples.level_runs([made])]
     assert [each and each.began for each in began] == [12.5, made.began]
+
+
+def test_runs_of_two_clusters_are_no_equal_runs() -> None:
+    values = {"one": (4.0, 4.1, 4.2), "two": (8.0, 8.1, 8.2)}
+    equal = [
+        dataclasses.replace(run(f"{uid}{each}", level(5, p95=each)), uid=uid)
+        for uid, side in values.items()
+        for each in side
+    ]
+    noise = samples.pairs([run("a", level(5))], [run("b", level(5, p95=6.0))], equal)[1].noise
+    assert noise is not None
+    assert noise.sd < 0.05
 
 
 def test_noise_is_that_of_equal_runs_of_the_same_level() -> None:

@@ -159,6 +159,16 @@ def test_the_terminal_says_why_a_run_does_not_count() -> None:
     assert sum("night-002" in each for each in said) == 2
 
 
+def test_runs_of_several_real_clusters_are_called_so() -> None:
+    other = night(3)
+    other["cluster"]["uid"] = "another"
+    runs = [run_file(each, "x") for each in (night(1), night(2), other)]
+    assert next(lines(trend(runs))) == (
+        "3 runs, of 2 real clusters: what changed may be the cluster's"
+    )
+    assert next(lines(trend(runs[:2]))) == "2 runs, of a real cluster"
+
+
 def test_simulated_runs_are_called_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = night(30, simulated="sim")
     content["run"]["profile"] = "modern"
