@@ -95,7 +95,7 @@ def test_the_published_walls_untuned(suite: Suite) -> None:
 
 def test_the_objectives_fit_seed_0_and_a_slower_node_misses_them(suite: Suite) -> None:
     ship(suite)
-    suite.run("-k", "50 or 100 or 200").assert_outcomes(passed=3, deselected=2)
+    suite.run("-k", "50 or 100").assert_outcomes(passed=2, deselected=3)
     before = {each["level"]: each["phases"]["Running"]["p95"] for each in suite.results["levels"]}
     slower = f"  sandbox: {{work: {1.3 * 6.3}}}\n  launcher: {{work: {1.3 * 7.5}}}\n"
     profile = suite.path / "blog-2021.yaml"

@@ -104,10 +104,9 @@ def plugin(folder: Path, code: str) -> Json:
 def test_on_success_and_in_a_test_that_fails(loud: Suite, secured: Secured, workers: int) -> None:
     good = f"print('''{credential(token='Hush-token')}''')"
     path = secured.kubeconfig(plugin(secured.folder, good))
-    run(loud, path, workers=workers).assert_outcomes(passed=1)
-    loud.pytester.makepyfile(test_density=FAILING)
+    loud.pytester.makepyfile(test_that_fails=FAILING)
     result = run(loud, path, workers=workers)
-    result.assert_outcomes(failed=1)
+    result.assert_outcomes(passed=1, failed=1)
     assert "nowhere" in result.stdout.str()
     assert "credentials = <" in result.stdout.str()  # Local variables are really shown.
 
