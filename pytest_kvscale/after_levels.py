@@ -6,6 +6,7 @@ case for each, and a run in which something could not be judged is not green.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +25,9 @@ GROUP = "kvscale"
 class JudgedItem(pytest.Item):
     """A test of what was judged."""
 
+    @abc.abstractmethod
     def judged(self, run: Run) -> Judged:
         """What came of it."""
-        raise NotImplementedError
 
     def runtest(self) -> None:
         """Fail with the sentence, or pass with it in the report."""
