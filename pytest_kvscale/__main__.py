@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pytest_kvscale.options import Settings
 
 USAGE_ERROR = 4
+NOBODY_READS = 128 + 13
+"""The exit code where whoever read the output has gone, as that of a program that SIGPIPE ends."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,10 +64,16 @@ def main(arguments: list[str] | None = None) -> int:
     trending.add_to(commands)
     options = parser.parse_args(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
     except ConfigurationError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return USAGE_ERROR
+    except BrokenPipeError:
+        # Python would write what is left once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOBODY_READS
+    return code
 
 
 def _add_cluster_command(

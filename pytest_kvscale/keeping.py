@@ -50,7 +50,8 @@ def add_to(commands: Any) -> None:
 def _add(given: argparse.Namespace, tell: Callable[[str], None] = print) -> int:
     from pytest_kvscale import baselines
 
-    for line in baselines.add(given.runs, given.to, given.name):
+    # All are kept before anything is told: whoever listens may go away.
+    for line in [*baselines.add(given.runs, given.to, given.name)]:
         tell(line)
     return 0
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -135,6 +138,16 @@ def test_runs_are_kept_once_in_small_files_that_compare_as_the_runs_do(
     assert len(text) < len((here / "before/before0/results.json").read_text()) * 1.1
     assert text == json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n"
     assert not {"harness", "preflight.sentence"} & set(json.loads(text)["levels"][0])
+
+
+def test_all_runs_are_kept_though_nobody_reads_what_is_told(here: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "pytest_kvscale", "baseline", "add", "before", "--to", "kept"]
+    ended = subprocess.run(command, cwd=here, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+    assert len(list((here / "kept").glob("*.json"))) == len(list((here / "before").iterdir()))
 
 
 def test_another_version_of_a_kept_run_is_refused(
